@@ -1,0 +1,131 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# What takes long is cached by content under $(CACHE) and can be interrupted at any time.
+
+comma := ,
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tunesmith
+BUILD := $(CURDIR)/build
+PYTHON ?= python3
+OPERATOR_PYTHON := $(BUILD)/venvs/operator/bin/python
+ML_PYTHON := $(BUILD)/venvs/ml/bin/python
+
+export KUBECONFIG := $(BUILD)/kubeconfig
+export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/devcluster
+export PATH := $(BUILD)/bin:$(PATH)
+# Nothing may reach a model hub, whatever a library would like to fetch.
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+say = @printf '\n\033[1m==> %s\033[0m\n' "$(1)"
+# The name of an environment's cache folder: the hash of everything that is installed in it.
+hash = $(shell cat $(1) | sha256sum | cut -c1-16)
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+# --- environments --------------------------------------------------------------------------------
+
+.PHONY: environments
+environments: $(BUILD)/venvs/operator $(BUILD)/venvs/ml ## Set up the Python environments.
+
+OPERATOR_VENV := $(CACHE)/venvs/operator-$(call hash,operator/constraints.txt)
+ML_VENV := $(CACHE)/venvs/ml-$(call hash,devcluster/ml-packages.txt)
+
+# The links are made anew each time, as a link's age says nothing about what it points to.
+.PHONY: $(BUILD)/venvs/operator $(BUILD)/venvs/ml
+$(BUILD)/venvs/operator: $(OPERATOR_VENV)/.complete
+	@mkdir -p $(@D) && ln -sfn $(OPERATOR_VENV) $@
+
+$(BUILD)/venvs/ml: $(ML_VENV)/.complete
+	@mkdir -p $(@D) && ln -sfn $(ML_VENV) $@
+
+$(OPERATOR_VENV)/.complete:
+	$(call say,Python environment of the operator and the tests (about 20 s))
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r operator/constraints.txt
+	@touch $@
+
+$(ML_VENV)/.complete:
+	$(call say,Python environment with torch$(comma) TRL and vLLM (7 GB: 3 to 6 minutes the first time))
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		-r devcluster/ml-packages.txt
+	@touch $@
+
+
+
+# --- the cluster ---------------------------------------------------------------------------------
+
+.PHONY: cluster
+cluster: ## Start a real single-node Kubernetes (build/kubeconfig).
+	@$(PYTHON) -m devcluster up
+
+.PHONY: cluster-down
+cluster-down: ## Stop it and leave nothing behind.
+	@$(PYTHON) -m devcluster down
+
+.PHONY: images
+images: environments ## Make the development images: a few bytes, with the host's Python mounted.
+	@$(PYTHON) -m devcluster images
+
+.PHONY: install
+install: cluster images crds-check ## Install the chart into the cluster.
+	$(call say,Installing the Helm chart)
+	@helm upgrade --install tunesmith charts/tunesmith --namespace tunesmith-system \
+		--create-namespace --values devcluster/chart-values.yaml --wait --timeout 3m
+
+# --- generated files -----------------------------------------------------------------------------
+
+.PHONY: crds crds-check
+crds: $(BUILD)/venvs/operator ## Generate the CRDs from the API models.
+	@$(OPERATOR_PYTHON) -m tunesmith.api.crd
+
+crds-check: $(BUILD)/venvs/operator
+	@$(OPERATOR_PYTHON) -m tunesmith.api.crd --check
+
+# --- checks and tests ----------------------------------------------------------------------------
+
+PACKAGES := operator/tunesmith trainer_image/tunesmith_trainer devcluster/devcluster
+
+.PHONY: lint
+lint: $(BUILD)/venvs/operator crds-check ## Format, lint, types, generated files.
+	@$(OPERATOR_PYTHON) -m ruff format --check --quiet .
+	@$(OPERATOR_PYTHON) -m ruff check --quiet .
+	@$(OPERATOR_PYTHON) -m mypy $(PACKAGES) tests
+
+.PHONY: test-fast
+test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: under a minute.
+	@$(OPERATOR_PYTHON) -m pytest tests/unit --ignore tests/unit/trainer
+	@$(ML_PYTHON) -m pytest tests/unit/trainer
+
+.PHONY: test-cluster
+test-cluster: install ## Against the real API server and kubelet.
+	@$(OPERATOR_PYTHON) -m pytest tests/cluster -v
+
+.PHONY: test-e2e
+test-e2e: install ## Real training, evaluation and serving, with the operator killed in between.
+	@$(OPERATOR_PYTHON) -m pytest tests/e2e -v
+
+.PHONY: test
+test: ## Everything, from a bare machine to a clean one.
+	$(call say,1/4 lint and unit tests)
+	@$(MAKE) --no-print-directory test-fast
+	$(call say,2/4 devcluster and chart)
+	@$(MAKE) --no-print-directory install
+	$(call say,3/4 tests against the cluster)
+	@$(MAKE) --no-print-directory test-cluster || { $(MAKE) cluster-down; exit 1; }
+	$(call say,4/4 the whole chain)
+	@$(MAKE) --no-print-directory test-e2e || { $(MAKE) cluster-down; exit 1; }
+	@$(MAKE) --no-print-directory cluster-down
+
+# --- the demo ------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: ## One finetune.yaml in, a served adapter out, on a real Kubernetes.
+	@$(MAKE) --no-print-directory install
+	@$(OPERATOR_PYTHON) -m examples.demo.run

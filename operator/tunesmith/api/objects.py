@@ -1,0 +1,252 @@
+"""Parts that more than one kind uses: conditions, references, resources, the pod template."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema
+
+from tunesmith.api.locations import HUB_MODEL_PATTERN, PVC_PATTERN
+from tunesmith.api.schema import ApiModel, rule, rules
+
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+Uri = Annotated[str, Field(min_length=1, max_length=1024)]
+Digest = Annotated[str, Field(max_length=71)]
+Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+#: A Kubernetes quantity such as 500m, 2 or 16Gi.
+Quantity = Annotated[
+    str,
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            **rules(
+                rule(
+                    "isQuantity(string(self))",
+                    "must be a Kubernetes quantity such as 500m, 2 or 16Gi",
+                )
+            ),
+        }
+    ),
+]
+
+NO_PARENT = rule("!self.contains('..')", "a uri must not contain '..'")
+
+
+class ConditionStatus(StrEnum):
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(ApiModel):
+    """One fact about the object, in the form of metav1.Condition."""
+
+    type: str = Field(max_length=64, description="What the fact is about, for example Ready.")
+    status: ConditionStatus = Field(description="Whether it holds.")
+    reason: str = Field(max_length=128, description="One word for machines: why it holds or not.")
+    message: str = Field(
+        max_length=4096, description="A sentence for people: what happened and what to do."
+    )
+    observed_generation: int = Field(
+        default=0, description="The generation of the spec that this was observed for."
+    )
+    last_transition_time: Timestamp = Field(description="When the status last changed.")
+
+
+class SecretReference(ApiModel):
+    """A Secret in the same namespace."""
+
+    name: Name = Field(description="Name of the Secret.")
+
+
+class ModelSource(ApiModel):
+    """A base model in Hugging Face format."""
+
+    uri: Uri = Field(
+        description=(
+            "Where the model is: hf://ORGANISATION/NAME[@REVISION] on the Hugging Face Hub, or "
+            "pvc://CLAIM/FOLDER on a PersistentVolumeClaim of this namespace."
+        ),
+        json_schema_extra=rules(
+            rule(
+                f"self.matches('{HUB_MODEL_PATTERN}') || self.matches('{PVC_PATTERN}')",
+                "a base model's uri must be hf://ORGANISATION/NAME[@REVISION] or "
+                "pvc://CLAIM/FOLDER, for example hf://meta-llama/Llama-3.1-8B-Instruct",
+            ),
+            NO_PARENT,
+        ),
+    )
+    secret_ref: SecretReference | None = Field(
+        default=None,
+        description=(
+            "Secret whose key HF_TOKEN opens a gated repository. It is handed to the pod as an "
+            "environment variable; the operator never reads it."
+        ),
+    )
+
+    cel_rules = (
+        rule(
+            "!has(self.secretRef) || self.uri.startsWith('hf://')",
+            "secretRef is only used for hf:// sources: remove it, or use an hf:// uri",
+        ),
+    )
+
+
+class DatasetFormat(StrEnum):
+    AUTO = "Auto"
+    MESSAGES = "Messages"
+    ALPACA = "Alpaca"
+
+
+class Resources(ApiModel):
+    """What one pod asks for. Requests and limits are the same, as GPUs demand."""
+
+    gpus: int = Field(
+        default=1,
+        description="GPUs per pod (nvidia.com/gpu). 0 runs on the CPU: for tests and tiny models.",
+        json_schema_extra=rules(
+            rule("self >= 0 && self <= 16", "resources.gpus must be between 0 and 16")
+        ),
+    )
+    cpu: Quantity | None = Field(default=None, description="CPU cores, for example 8 or 500m.")
+    memory: Quantity | None = Field(default=None, description="Memory, for example 64Gi.")
+
+
+class EnvironmentVariable(ApiModel):
+    """A plain environment variable. For secrets use a secretRef of the source that needs it."""
+
+    name: str = Field(
+        max_length=128,
+        description="Name of the variable.",
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",
+                "an environment variable's name may hold letters, digits and underscores",
+            )
+        ),
+    )
+    value: str = Field(default="", max_length=4096, description="Its value.")
+
+
+class Toleration(ApiModel):
+    """A taint that the pod tolerates, as in a pod's own spec."""
+
+    key: str | None = Field(default=None, max_length=317, description="Key of the taint.")
+    operator: str | None = Field(
+        default=None,
+        max_length=6,
+        description="Exists or Equal.",
+        json_schema_extra={"enum": ["Exists", "Equal"]},
+    )
+    value: str | None = Field(default=None, max_length=63, description="Value of the taint.")
+    effect: str | None = Field(
+        default=None,
+        max_length=16,
+        description="NoSchedule, PreferNoSchedule or NoExecute; empty matches all.",
+        json_schema_extra={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+    )
+    toleration_seconds: int | None = Field(
+        default=None, description="For NoExecute: how long the pod stays."
+    )
+
+
+Labels = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=64)]
+
+
+class PodTemplate(ApiModel):
+    """What the pods need beyond their purpose: where they run and with which image."""
+
+    image: str | None = Field(
+        default=None,
+        max_length=512,
+        description="Image instead of the one that the platform team installed.",
+    )
+    image_pull_secrets: list[SecretReference] = Field(
+        default_factory=list, max_length=8, description="Secrets for pulling that image."
+    )
+    node_selector: Labels = Field(
+        default_factory=dict, description="Labels that the node must carry."
+    )
+    tolerations: list[Toleration] = Field(
+        default_factory=list, max_length=16, description="Taints that the pod tolerates."
+    )
+    env: list[EnvironmentVariable] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Environment variables added to the main container.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    labels: Labels = Field(default_factory=dict, description="Labels added to the pod.")
+    annotations: Annotated[
+        dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64)
+    ] = Field(default_factory=dict, description="Annotations added to the pod.")
+    priority_class_name: str | None = Field(
+        default=None, max_length=253, description="PriorityClass of the pod."
+    )
+    runtime_class_name: str | None = Field(
+        default=None, max_length=253, description="RuntimeClass of the pod."
+    )
+    service_account_name: str | None = Field(
+        default=None,
+        max_length=253,
+        description="ServiceAccount of the pod. Its token is never mounted.",
+    )
+
+    cel_rules = (
+        rule(
+            "!has(self.labels) || !self.labels.exists(key, key.startsWith('tunesmith.dev/'))",
+            "podTemplate.labels must not use the prefix tunesmith.dev/: Tunesmith finds its pods "
+            "by those labels",
+        ),
+    )
+
+
+class FailureClass(StrEnum):
+    """Whose fault it was."""
+
+    USER_ERROR = "UserError"
+    DATA_UNREACHABLE = "DataUnreachable"
+    OUT_OF_MEMORY = "OutOfMemory"
+    PREEMPTED = "Preempted"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    INTERNAL = "Internal"
+
+
+class Failure(ApiModel):
+    """How the last failed attempt ended."""
+
+    attempt: int = Field(description="Number of the attempt, from 1.")
+    failure_class: FailureClass = Field(
+        alias="class", description="Whose fault it was; only UserError waits for a change."
+    )
+    reason: str = Field(max_length=128, description="One word for what went wrong.")
+    message: str = Field(max_length=2048, description="What went wrong and what to do.")
+    exit_code: int | None = Field(default=None, description="Exit code of the container.")
+    finished_at: Timestamp = Field(description="When the attempt ended.")
+
+
+class Kind(StrEnum):
+    """The three kinds."""
+
+    FINE_TUNE_JOB = "FineTuneJob"
+    EVAL_RUN = "EvalRun"
+    ADAPTER_DEPLOYMENT = "AdapterDeployment"
+
+
+class ObjectMeta(ApiModel):
+    """The part of Kubernetes' metadata that the planners read."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int = 1
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+
+
+def metadata_of(raw: dict[str, Any]) -> ObjectMeta:
+    """Metadata of an object as the API server returned it."""
+    return ObjectMeta.model_validate(raw["metadata"])

@@ -1,0 +1,38 @@
+"""Reads an EvalRun and everything that belongs to it, live."""
+
+from __future__ import annotations
+
+from tunesmith.api.evalrun import EvalRun
+from tunesmith.api.locations import Scheme, parse_location
+from tunesmith.api.objects import Kind
+from tunesmith.evalrun.plan import Observed
+from tunesmith.kube.attempts import AttemptState, latest_attempt
+from tunesmith.kube.cluster import Cluster
+from tunesmith.kube.labels import is_controlled_by, owner_labels
+from tunesmith.kube.pod_http import PodHttp
+
+
+async def observe(cluster: Cluster, pods: PodHttp, run: EvalRun) -> Observed:
+    namespace = run.metadata.namespace
+    labels = owner_labels(Kind.EVAL_RUN, run.metadata.name)
+    jobs = [
+        each
+        for each in await cluster.list("Job", namespace, labels)
+        if is_controlled_by(each, run.metadata)
+    ]
+    attempt = latest_attempt(jobs, await cluster.list("Pod", namespace, labels))
+    progress = None
+    if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
+        progress = await pods.progress(attempt.pod_address)
+    return Observed(run, attempt, jobs, progress, await _missing_config_map(cluster, run))
+
+
+async def _missing_config_map(cluster: Cluster, run: EvalRun) -> str | None:
+    """A pod that waits for a ConfigMap does not say so in its status, hence this look."""
+    for suite in run.spec.suites:
+        location = parse_location(suite.dataset.uri)
+        if location.scheme is not Scheme.CONFIG_MAP:
+            continue
+        if not await cluster.get("ConfigMap", run.metadata.namespace, location.holder):
+            return location.holder
+    return None

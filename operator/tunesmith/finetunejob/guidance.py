@@ -1,0 +1,51 @@
+"""What lies outside the proven range: said as a warning, never refused. Pure.
+
+The ranges are those of common practice for LoRA (arXiv:2106.09685, arXiv:2305.14314) and for the
+size of a dataset (arXiv:2305.11206).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tunesmith.api.finetunejob import DatasetReceipt, Lora
+
+FEWEST_EXAMPLES = 100
+MOST_EXAMPLES = 5000
+#: Below this many held-out rows only a large difference can be told from chance.
+FEWEST_HELD_OUT = 50
+
+
+def warnings(lora: Lora, dataset: DatasetReceipt | None) -> list[str]:
+    """One sentence for each thing that is unusual."""
+    return [*_lora_warnings(lora), *(_dataset_warnings(dataset) if dataset else ())]
+
+
+def _lora_warnings(lora: Lora) -> Iterator[str]:
+    if not 4 <= lora.rank <= 64 or lora.rank & (lora.rank - 1):
+        yield f"lora.rank is {lora.rank}; powers of two from 4 to 64 are proven."
+    if lora.alpha not in (lora.rank, 2 * lora.rank):
+        yield (
+            f"lora.alpha is {lora.alpha}; with rank {lora.rank}, "
+            f"{lora.rank} or {2 * lora.rank} is usual."
+        )
+    if lora.dropout > 0.1:
+        yield f"lora.dropout is {lora.dropout:g}; 0 to 0.1 is usual."
+
+
+def _dataset_warnings(dataset: DatasetReceipt) -> Iterator[str]:
+    if dataset.train_rows < FEWEST_EXAMPLES:
+        yield (
+            f"Only {dataset.train_rows} examples to train on: {FEWEST_EXAMPLES} to 500 suit a "
+            "domain, 1000 to 5000 a task."
+        )
+    if dataset.train_rows > MOST_EXAMPLES:
+        yield (
+            f"{dataset.train_rows} examples to train on: more than {MOST_EXAMPLES} seldom help; "
+            "fewer and cleaner ones often do."
+        )
+    if dataset.held_out_rows < FEWEST_HELD_OUT:
+        yield (
+            f"Only {dataset.held_out_rows} held-out examples: a small gain cannot be told from "
+            "chance, and the verdict may be Inconclusive. Raise dataset.heldOut.fraction."
+        )

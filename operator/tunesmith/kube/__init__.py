@@ -1,0 +1,1 @@
+"""Everything that speaks to the cluster, and the pure readings of what it answers."""

@@ -1,0 +1,182 @@
+"""What an object that works through attempts does next, and how that reads. Pure.
+
+FineTuneJob and EvalRun differ in what an attempt does, not in how attempts follow each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Protocol, TypedDict
+
+from tunesmith.api.objects import ConditionStatus, Failure, FailureClass, ObjectMeta
+from tunesmith.kube.attempts import (
+    Attempt,
+    AttemptState,
+    GiveUp,
+    GoOn,
+    Remembered,
+    Start,
+    WaitUntil,
+    counted_failures,
+    next_step,
+)
+from tunesmith.kube.conditions import Finding, fails, holds, timestamp, unknown
+from tunesmith.kube.pods import Trouble
+from tunesmith.settings import Settings
+
+
+class Stage(Enum):
+    """Where the object stands while it has no result."""
+
+    PENDING = auto()
+    RUNNING = auto()
+    WAITING = auto()
+    RETRYING = auto()
+    FAILED = auto()
+
+
+class AttemptMemory(Protocol):
+    """The part of a status that remembers attempts."""
+
+    @property
+    def attempt(self) -> int | None: ...
+
+    @property
+    def counted_failures(self) -> int | None: ...
+
+    @property
+    def failure(self) -> Failure | None: ...
+
+
+@dataclass(frozen=True)
+class Advance:
+    """The stage, and what is said and done about it."""
+
+    stage: Stage
+    succeeded: Finding
+    #: Nothing moves until somebody does something; the sentence says what.
+    stalled: Finding | None = None
+    #: An attempt to create now.
+    start: Start | None = None
+    requeue_after: timedelta | None = None
+
+
+def advance(
+    attempt: Attempt | None,
+    before: AttemptMemory,
+    backoff_limit: int,
+    missing: Trouble | None,
+    settings: Settings,
+    now: datetime,
+) -> Advance:
+    """The next step of an object without a result.
+
+    ``missing`` is something that the attempt's pod needs and that its status does not tell.
+    """
+    remembered = Remembered(before.attempt or 0, before.counted_failures or 0)
+    match next_step(attempt, remembered, backoff_limit, settings.first_retry_delay, now):
+        case Start() as start:
+            succeeded = unknown("Succeeded", "Pending", f"Attempt {start.number} was created.")
+            return Advance(Stage.PENDING, succeeded, None, start, settings.progress_interval)
+        case WaitUntil() as wait:
+            return _wait(_failure_of(attempt), wait, now)
+        case GiveUp():
+            return _give_up(_failure_of(attempt), backoff_limit)
+        case GoOn():
+            assert attempt is not None
+            return _under_way(attempt, missing, settings)
+
+
+def _under_way(attempt: Attempt, missing: Trouble | None, settings: Settings) -> Advance:
+    if attempt.state is AttemptState.RUNNING:
+        succeeded = unknown("Succeeded", "Running", f"Attempt {attempt.number} is running.")
+        return Advance(Stage.RUNNING, succeeded, requeue_after=settings.progress_interval)
+    if trouble := missing or attempt.trouble:
+        return Advance(
+            Stage.WAITING,
+            unknown("Succeeded", trouble.reason, trouble.message),
+            holds("Stalled", trouble.reason, trouble.message),
+            requeue_after=settings.progress_interval,
+        )
+    message = f"Attempt {attempt.number} waits for its pod to start."
+    succeeded = unknown("Succeeded", "Pending", message)
+    return Advance(Stage.PENDING, succeeded, requeue_after=settings.progress_interval)
+
+
+def _wait(failure: Failure, wait: WaitUntil, now: datetime) -> Advance:
+    message = (
+        f"{failure.message} Attempt {failure.attempt} failed; attempt {wait.number} follows by "
+        f"itself at {timestamp(wait.moment)}."
+    )
+    waits_for_user = failure.failure_class is FailureClass.USER_ERROR
+    return Advance(
+        Stage.WAITING if waits_for_user else Stage.RETRYING,
+        fails("Succeeded", failure.reason, message),
+        holds("Stalled", failure.reason, message) if waits_for_user else None,
+        requeue_after=max(wait.moment - now, timedelta(seconds=0.1)),
+    )
+
+
+def _give_up(failure: Failure, backoff_limit: int) -> Advance:
+    message = (
+        f"{failure.message} Attempt {failure.attempt} failed and backoffLimit ({backoff_limit}) "
+        "is reached: delete this object and apply it again once the cause is gone."
+    )
+    return Advance(
+        Stage.FAILED,
+        fails("Succeeded", failure.reason, message),
+        holds("Stalled", failure.reason, message),
+    )
+
+
+def _failure_of(attempt: Attempt | None) -> Failure:
+    assert attempt is not None
+    assert attempt.failure is not None
+    return attempt.failure
+
+
+def missing_config_map(name: str | None, metadata: ObjectMeta) -> Trouble | None:
+    """A pod that waits for a ConfigMap does not say so in its status; this does."""
+    if name is None:
+        return None
+    return Trouble(
+        "ConfigMapNotFound",
+        f"The ConfigMap {name} of the dataset does not exist in namespace {metadata.namespace}. "
+        "Create it; the pod starts by itself then.",
+    )
+
+
+class AttemptFields(TypedDict):
+    """The fields of a status that remember attempts."""
+
+    attempt: int
+    counted_failures: int
+    failure: Failure | None
+
+
+def remembered_attempts(
+    attempt: Attempt | None, start: Start | None, before: AttemptMemory
+) -> AttemptFields:
+    """What the next status remembers of the attempts."""
+    number, counted = before.attempt or 0, before.counted_failures or 0
+    if start:
+        number, counted = start.number, start.counted_failures
+    elif attempt:
+        number, counted = attempt.number, counted_failures(attempt)
+    failure = (attempt.failure if attempt else None) or before.failure
+    return {"attempt": number, "counted_failures": counted, "failure": failure}
+
+
+def kstatus(
+    state: str, succeeded: Finding, stalled: Finding | None, *, finished: bool
+) -> list[Finding]:
+    """Reconciling and Stalled, as tools that follow kstatus read them."""
+    if finished or stalled:
+        reconciling = fails("Reconciling", state, "Nothing is left to do.")
+        if stalled and succeeded.status is not ConditionStatus.TRUE:
+            reconciling = fails("Reconciling", state, "Waits; see the condition Stalled.")
+    else:
+        reconciling = holds("Reconciling", state, succeeded.message)
+    return [reconciling, stalled or fails("Stalled", "Progressing", "Nothing is in the way.")]

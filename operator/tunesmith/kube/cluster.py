@@ -1,0 +1,229 @@
+"""The one place that talks to the API server: reads, server-side apply, status, events.
+
+Objects go in and out as plain JSON. Reads are always live, never from a cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from kubernetes.aio import client, config
+
+from tunesmith.api import API_VERSION
+
+log = logging.getLogger(__name__)
+
+FIELD_MANAGER = "tunesmith"
+REQUEST_TIMEOUT_SECONDS = 30
+PAGE_SIZE = 500
+#: Passing trouble of the API server: too many requests, timeouts, a leader election of etcd.
+RETRIED_STATUSES = {429, 500, 502, 503, 504}
+RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0, 2.0)
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Where the API server keeps a kind."""
+
+    api_version: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        root = "/api" if "/" not in self.api_version else "/apis"
+        scope = f"/namespaces/{namespace}" if namespace else ""
+        tail = "".join(f"/{part}" for part in (name, subresource) if part)
+        return f"{root}/{self.api_version}{scope}/{self.plural}{tail}"
+
+
+RESOURCES: dict[str, Resource] = {
+    "FineTuneJob": Resource(API_VERSION, "finetunejobs"),
+    "EvalRun": Resource(API_VERSION, "evalruns"),
+    "AdapterDeployment": Resource(API_VERSION, "adapterdeployments"),
+    "Job": Resource("batch/v1", "jobs"),
+    "Pod": Resource("v1", "pods"),
+    "ConfigMap": Resource("v1", "configmaps"),
+    "Deployment": Resource("apps/v1", "deployments"),
+    "Service": Resource("v1", "services"),
+    "Event": Resource("v1", "events"),
+    "Lease": Resource("coordination.k8s.io/v1", "leases"),
+}
+
+
+class ApiError(Exception):
+    """The API server refused a request. ``status`` is the HTTP status, 0 when none came."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+
+    @property
+    def conflict(self) -> bool:
+        return self.status == 409
+
+    @property
+    def not_found(self) -> bool:
+        return self.status == 404
+
+
+class Cluster:
+    """A connection to one API server."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    @classmethod
+    async def connect(cls) -> Cluster:
+        """Connect with the pod's service account, or with the user's kubeconfig outside a pod."""
+        settings = client.Configuration()
+        try:
+            config.load_incluster_config(settings)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=settings)
+        api = client.ApiClient(settings)
+        api.user_agent = "tunesmith-operator"
+        return cls(api)
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """The object as it is now, or None."""
+        try:
+            return await self._request("GET", RESOURCES[kind].path(namespace, name))
+        except ApiError as error:
+            if error.not_found:
+                return None
+            raise
+
+    async def list(
+        self, kind: str, namespace: str | None, labels: dict[str, str] | None = None
+    ) -> list[Object]:
+        """All objects of a kind in a namespace (or in all), chosen by labels."""
+        selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
+        resource, found, token = RESOURCES[kind], [], ""
+        while True:
+            query = {"labelSelector": selector, "limit": str(PAGE_SIZE), "continue": token}
+            page = await self._request("GET", resource.path(namespace), query)
+            # Items of a list come without kind and apiVersion.
+            found += [
+                {"apiVersion": resource.api_version, "kind": kind, **item}
+                for item in page.get("items", [])
+            ]
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return found
+
+    async def create(self, manifest: Object) -> Object | None:
+        """Create an object once; None when one of that name is there already."""
+        metadata = manifest["metadata"]
+        path = RESOURCES[manifest["kind"]].path(metadata["namespace"])
+        try:
+            return await self._request("POST", path, {"fieldManager": FIELD_MANAGER}, manifest)
+        except ApiError as error:
+            if error.conflict:
+                return None
+            raise
+
+    async def apply(self, manifest: Object) -> Object:
+        """Server-side apply: the fields named here become as said here, others stay."""
+        metadata = manifest["metadata"]
+        path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
+        return await self._apply(path, manifest)
+
+    async def apply_status(self, source: Object, status: Object) -> Object:
+        """Write the whole status of an object, unless it changed since ``source`` was read."""
+        metadata = source["metadata"]
+        path = RESOURCES[source["kind"]].path(metadata["namespace"], metadata["name"], "status")
+        manifest = {
+            "apiVersion": source["apiVersion"],
+            "kind": source["kind"],
+            "metadata": {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+            "status": status,
+        }
+        return await self._apply(path, manifest)
+
+    async def replace(self, manifest: Object) -> Object:
+        """Replace an object; a 409 says that somebody else was faster."""
+        metadata = manifest["metadata"]
+        path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
+        return await self._request("PUT", path, {"fieldManager": FIELD_MANAGER}, manifest)
+
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object and what it owns, in the background; gone already is fine."""
+        body = {"propagationPolicy": "Background"}
+        try:
+            await self._request("DELETE", RESOURCES[kind].path(namespace, name), {}, body)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+
+    async def _apply(self, path: str, manifest: Object) -> Object:
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return await self._request("PATCH", path, query, manifest, "application/apply-patch+yaml")
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """One request, repeated while the API server is only busy.
+
+        Every request of ours may be sent twice: creates carry deterministic names.
+        """
+        for delay in (*RETRY_DELAYS_SECONDS, None):
+            try:
+                return await self._send(method, path, query, body, content_type)
+            except ApiError as error:
+                if error.status not in RETRIED_STATUSES or delay is None:
+                    raise
+                log.info("%s %s answered %s; again in %ss", method, path, error.status, delay)
+                await asyncio.sleep(delay)
+        raise AssertionError("unreachable")
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None,
+        body: Object | None,
+        content_type: str,
+    ) -> Object:
+        present = {key: value for key, value in (query or {}).items() if value}
+        target = f"{path}?{urlencode(present)}" if present else path
+        _, url, headers, _, _ = await self._api.param_serialize(
+            method,
+            target,
+            header_params={"Accept": "application/json", "Content-Type": content_type},
+            auth_settings=["BearerToken"],
+        )
+        response = await self._api.call_api(
+            method, url, headers, body=body, _request_timeout=REQUEST_TIMEOUT_SECONDS
+        )
+        text = (await response.read()).decode()
+        if response.status >= 400:
+            raise ApiError(response.status, _message_of(text))
+        return cast(Object, json.loads(text))
+
+
+def _message_of(text: str) -> str:
+    """The sentence in a metav1.Status, or the text itself."""
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return text[:500]

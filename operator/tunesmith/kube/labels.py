@@ -1,0 +1,49 @@
+"""Labels, annotations and owner references of what we create."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunesmith.api import API_VERSION, GROUP
+from tunesmith.api.objects import Kind, ObjectMeta
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "tunesmith"
+
+ATTEMPT = f"{GROUP}/attempt"
+COUNTED_FAILURES = f"{GROUP}/counted-failures"
+
+#: Label that names the owner of a child, by the owner's kind.
+OWNER_LABELS = {
+    Kind.FINE_TUNE_JOB: f"{GROUP}/finetunejob",
+    Kind.EVAL_RUN: f"{GROUP}/evalrun",
+    Kind.ADAPTER_DEPLOYMENT: f"{GROUP}/adapterdeployment",
+}
+
+
+def owner_labels(kind: Kind, name: str) -> dict[str, str]:
+    """Labels by which the children of one object are found."""
+    return {MANAGED_BY: MANAGER, OWNER_LABELS[kind]: name}
+
+
+def child_metadata(kind: Kind, owner: ObjectMeta, name: str) -> dict[str, Any]:
+    """Metadata of a child: found by label, deleted with its owner."""
+    return {
+        "name": name,
+        "namespace": owner.namespace,
+        "labels": owner_labels(kind, owner.name),
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": str(kind),
+                "name": owner.name,
+                "uid": owner.uid,
+                "controller": True,
+            }
+        ],
+    }
+
+
+def is_controlled_by(child: dict[str, Any], owner: ObjectMeta) -> bool:
+    references = child["metadata"].get("ownerReferences", [])
+    return any(each["uid"] == owner.uid and each.get("controller") for each in references)

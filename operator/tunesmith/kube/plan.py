@@ -1,0 +1,36 @@
+"""What a planner decides about one object. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from tunesmith.api.objects import Condition
+
+Object = dict[str, Any]
+
+
+class Status(Protocol):
+    """The status model of any of our kinds."""
+
+    @property
+    def conditions(self) -> list[Condition]: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done about one object.
+
+    ``create`` holds what must not be changed once it exists (Jobs, EvalRuns), ``apply`` what is
+    kept as described, ``delete`` pairs of kind and name.
+    """
+
+    status: Status
+    create: Sequence[Object] = ()
+    apply: Sequence[Object] = ()
+    delete: Sequence[tuple[str, str]] = ()
+    requeue_after: timedelta | None = None

@@ -1,0 +1,146 @@
+"""Readings of a pod's status: what keeps it from running, and how it ended. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+MAIN_CONTAINER = "main"
+
+Pod = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something outside the operator that keeps a pod from running; it heals when it is mended."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the main container ended."""
+
+    exit_code: int
+    reason: str
+    message: str
+    finished_at: str
+
+
+def phase(pod: Pod) -> str:
+    return str(pod.get("status", {}).get("phase", "Pending"))
+
+
+def is_ready(pod: Pod) -> bool:
+    return _condition(pod, "Ready").get("status") == "True" and not is_leaving(pod)
+
+
+def is_leaving(pod: Pod) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def address(pod: Pod) -> str | None:
+    """The pod's IP address, once it has one."""
+    found = pod.get("status", {}).get("podIP")
+    return str(found) if found else None
+
+
+def ending(pod: Pod) -> Ending | None:
+    """How the main container ended, or None while it has not."""
+    terminated = _main_container(pod).get("state", {}).get("terminated")
+    if not terminated:
+        return None
+    return Ending(
+        exit_code=int(terminated.get("exitCode", -1)),
+        reason=str(terminated.get("reason", "")),
+        message=str(terminated.get("message", "")),
+        finished_at=str(terminated.get("finishedAt") or pod["metadata"]["creationTimestamp"]),
+    )
+
+
+def trouble(pod: Pod) -> Trouble | None:
+    """What keeps this pod from running, with a remedy; None when nothing is known to."""
+    namespace = pod["metadata"]["namespace"]
+    waiting = _main_container(pod).get("state", {}).get("waiting", {})
+    if waiting:
+        return _container_trouble(waiting, _image(pod), namespace)
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return _scheduling_trouble(scheduled.get("message", ""), namespace)
+    return None
+
+
+def _container_trouble(waiting: dict[str, str], image: str, namespace: str) -> Trouble | None:
+    message = waiting.get("message", "")
+    match waiting.get("reason", ""):
+        case "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull":
+            return Trouble(
+                "ImageNotPullable",
+                f"The image {image} cannot be pulled. Check its name and tag, that the node can "
+                "reach the registry, and podTemplate.imagePullSecrets. It is retried by itself.",
+            )
+        case "CreateContainerConfigError":
+            return _configuration_trouble(message, namespace)
+        case "CrashLoopBackOff":
+            return Trouble(
+                "Crashing",
+                "The container ends right after its start and is restarted with growing pauses. "
+                "`kubectl logs` of the pod says why.",
+            )
+        case _:
+            return None
+
+
+def _configuration_trouble(message: str, namespace: str) -> Trouble:
+    if found := re.search(r'secret "([^"]+)" not found', message):
+        return Trouble(
+            "SecretNotFound",
+            f"The Secret {found.group(1)} does not exist in namespace {namespace}. Create it with "
+            "the key HF_TOKEN; the pod starts by itself then.",
+        )
+    if found := re.search(r"couldn't find key (\S+) in Secret ([^/]+)/(\S+)", message):
+        return Trouble(
+            "SecretKeyNotFound",
+            f"The Secret {found.group(3)} in namespace {namespace} has no key {found.group(1)}. "
+            "Add it; the pod starts by itself then.",
+        )
+    return Trouble("ContainerNotCreatable", f"The container cannot be created: {message}")
+
+
+def _scheduling_trouble(message: str, namespace: str) -> Trouble | None:
+    if found := re.search(r'persistentvolumeclaim "([^"]+)" not found', message):
+        return Trouble(
+            "ClaimNotFound",
+            f"The PersistentVolumeClaim {found.group(1)} does not exist in namespace {namespace}. "
+            "Create it; the pod starts by itself then.",
+        )
+    if "unbound immediate PersistentVolumeClaims" in message:
+        return Trouble(
+            "ClaimNotBound",
+            "A PersistentVolumeClaim that the pod uses has no volume yet. `kubectl describe pvc` "
+            "says what its StorageClass waits for.",
+        )
+    if "nodes are available" in message:
+        return Trouble(
+            "Unschedulable",
+            f"No node can take the pod: {message} Lower resources, change podTemplate's "
+            "nodeSelector or tolerations, or wait for a node.",
+        )
+    return None
+
+
+def _main_container(pod: Pod) -> dict[str, Any]:
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return next((each for each in statuses if each["name"] == MAIN_CONTAINER), {})
+
+
+def _image(pod: Pod) -> str:
+    containers = pod.get("spec", {}).get("containers", [])
+    return next((str(each["image"]) for each in containers if each["name"] == MAIN_CONTAINER), "")
+
+
+def _condition(pod: Pod, type_: str) -> dict[str, str]:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return next((each for each in conditions if each["type"] == type_), {})

@@ -1,0 +1,69 @@
+"""One reconcile pass: what a planner decided is carried out, in an order that survives a crash."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tunesmith.api.objects import Condition
+from tunesmith.kube.cluster import ApiError, Cluster, Object
+from tunesmith.kube.events import announcements, event_object
+from tunesmith.kube.plan import Plan
+from tunesmith.kube.workqueue import Pass
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An object of ours as it was read: raw, and the conditions it had."""
+
+    raw: Object
+    conditions: list[Condition] = field(default_factory=list)
+
+
+async def carry_out(cluster: Cluster, source: Source, plan: Plan, now: datetime) -> Pass:
+    """Children first, then the status, and only what is true by then is announced."""
+    raw = source.raw
+    namespace = raw["metadata"]["namespace"]
+    for manifest in plan.create:
+        if await cluster.create(manifest):
+            log.info("created %s %s/%s", manifest["kind"], namespace, manifest["metadata"]["name"])
+    for manifest in plan.apply:
+        await cluster.apply(manifest)
+        log.info("applied %s %s/%s", manifest["kind"], namespace, manifest["metadata"]["name"])
+    for kind, name in plan.delete:
+        await cluster.delete(kind, namespace, name)
+        log.info("deleted %s %s/%s", kind, namespace, name)
+    status = without_empty(plan.status.to_json())
+    if status != without_empty(raw.get("status", {})):
+        try:
+            await cluster.apply_status(raw, status)
+        except ApiError as error:
+            if error.conflict or error.not_found:
+                # Somebody changed or deleted the object meanwhile: look again, it is no error.
+                return Pass(requeue_after=0.2)
+            raise
+        await _announce(cluster, source, plan, now)
+    wait = plan.requeue_after
+    return Pass(requeue_after=wait.total_seconds() if wait else None)
+
+
+def without_empty(value: Any) -> Any:
+    """The same JSON without empty lists and objects, which the API server may or may not keep."""
+    if isinstance(value, dict):
+        members = {key: without_empty(each) for key, each in value.items()}
+        return {key: each for key, each in members.items() if each not in ({}, [])}
+    if isinstance(value, list):
+        return [without_empty(each) for each in value]
+    return value
+
+
+async def _announce(cluster: Cluster, source: Source, plan: Plan, now: datetime) -> None:
+    for told in announcements(source.conditions, plan.status.conditions):
+        try:
+            await cluster.create(event_object(source.raw, told, now))
+        except ApiError as error:
+            log.warning("event %s not written: %s", told.reason, error)

@@ -1,0 +1,139 @@
+"""A keyed work queue: each key is worked on by one worker at a time, and never forgotten.
+
+The semantics are those of client-go's work queue: a key that is added while it waits is not added
+twice; one that is added while it is being worked on is worked on once more afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 0.5
+LONGEST_RETRY_SECONDS = 120.0
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Names one object of ours."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a reconcile pass asks of the queue."""
+
+    requeue_after: float | None = None
+    #: The object is gone: nothing will be done for it until an event names it again.
+    forget: bool = False
+
+
+Reconcile = Callable[[Key], Awaitable[Pass]]
+
+
+class WorkQueue:
+    """Runs ``reconcile`` for every key that is added, with bounded workers."""
+
+    def __init__(self, reconcile: Reconcile, workers: int, resync_seconds: float) -> None:
+        self._reconcile = reconcile
+        self._workers = workers
+        self._resync_seconds = resync_seconds
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._waiting: set[Key] = set()
+        #: Keys being worked on, and since when.
+        self._working: dict[Key, float] = {}
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self.known: set[Key] = set()
+
+    def oldest_pass_started(self) -> float:
+        """When the longest-running pass began, in time.monotonic(); now if none is running."""
+        return min(self._working.values(), default=time.monotonic())
+
+    def add(self, key: Key) -> None:
+        """Work on this key as soon as a worker is free."""
+        self.known.add(key)
+        timer = self._timers.pop(key, None)
+        if timer:
+            timer.cancel()
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Work on this key later; an earlier timer or event wins."""
+        due = asyncio.get_running_loop().time() + seconds
+        timer = self._timers.get(key)
+        if timer and timer.when() <= due:
+            return
+        if timer:
+            timer.cancel()
+        self._timers[key] = asyncio.get_running_loop().call_at(due, self._on_timer, key)
+
+    def _on_timer(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    async def run(self) -> None:
+        """Work until cancelled. A worker that dies takes the process with it: no silent halt."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._resync(), name="resync")
+            for number in range(self._workers):
+                group.create_task(self._work(), name=f"worker-{number}")
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._ready.get()
+            self._waiting.discard(key)
+            self._working[key] = time.monotonic()
+            try:
+                await self._one_pass(key)
+            finally:
+                del self._working[key]
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+
+    async def _one_pass(self, key: Key) -> None:
+        try:
+            outcome = await self._reconcile(key)
+        except Exception:
+            # Whatever one object does to us must not stop the others.
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            delay = retry_delay(failures)
+            log.exception("%s: pass failed (%d in a row), again in %.1fs", key, failures, delay)
+            self.add_after(key, delay)
+            return
+        self._failures.pop(key, None)
+        if outcome.forget:
+            self.known.discard(key)
+        elif outcome.requeue_after is not None:
+            self.add_after(key, outcome.requeue_after)
+
+    async def _resync(self) -> None:
+        """Every key again now and then: covers events that never came."""
+        while True:
+            await asyncio.sleep(self._resync_seconds)
+            for key in sorted(self.known):
+                self.add_after(key, random.uniform(0, self._resync_seconds / 2))
+
+
+def retry_delay(failures: int) -> float:
+    """Doubling from FIRST_RETRY_SECONDS, with up to a quarter of jitter."""
+    delay = min(FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 20), LONGEST_RETRY_SECONDS)
+    return float(delay * random.uniform(1.0, 1.25))

@@ -1,0 +1,64 @@
+"""What the platform team decides for all jobs; read once from the environment at start."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of the chart, as they reach the operator."""
+
+    trainer_image: str
+    serving_image: str
+    operator_namespace: str
+    image_pull_policy: str = "IfNotPresent"
+    identity: str = field(default_factory=socket.gethostname)
+    workers: int = 16
+    health_port: int = 8080
+    resync: timedelta = timedelta(minutes=10)
+    #: How often a running pod is asked how far it is.
+    progress_interval: timedelta = timedelta(seconds=10)
+    #: Pause before the second attempt; it doubles with each further one.
+    first_retry_delay: timedelta = timedelta(seconds=15)
+
+
+def settings_from(environment: Mapping[str, str]) -> Settings:
+    """Settings from TUNESMITH_* variables. Raises SystemExit naming the first that is missing."""
+
+    def required(name: str) -> str:
+        value = environment.get(f"TUNESMITH_{name}", "")
+        if not value:
+            raise SystemExit(f"the environment variable TUNESMITH_{name} is not set")
+        return value
+
+    def seconds(name: str, default: timedelta) -> timedelta:
+        text = environment.get(f"TUNESMITH_{name}_SECONDS", "")
+        return timedelta(seconds=float(text)) if text else default
+
+    return Settings(
+        trainer_image=required("TRAINER_IMAGE"),
+        serving_image=required("SERVING_IMAGE"),
+        operator_namespace=environment.get("TUNESMITH_NAMESPACE") or _own_namespace(),
+        image_pull_policy=environment.get("TUNESMITH_IMAGE_PULL_POLICY", "IfNotPresent"),
+        workers=int(environment.get("TUNESMITH_WORKERS", "16")),
+        health_port=int(environment.get("TUNESMITH_HEALTH_PORT", "8080")),
+        resync=seconds("RESYNC", Settings.resync),
+        progress_interval=seconds("PROGRESS_INTERVAL", Settings.progress_interval),
+        first_retry_delay=seconds("FIRST_RETRY_DELAY", Settings.first_retry_delay),
+    )
+
+
+def _own_namespace() -> str:
+    return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default"
+
+
+def settings() -> Settings:
+    return settings_from(os.environ)
