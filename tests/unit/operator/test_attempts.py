@@ -1,0 +1,154 @@
+"""Attempts: what is read from Jobs and pods, and which attempt follows which."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from tunesmith.api.objects import FailureClass
+from tunesmith.api.trainer_contract import ExitCode, Reason
+from tunesmith.kube.attempts import (
+    AttemptState,
+    GiveUp,
+    GoOn,
+    Next,
+    Remembered,
+    Start,
+    WaitUntil,
+    latest_attempt,
+    next_step,
+    outdated_children,
+)
+
+from tests.unit.operator import given
+
+DELAY = timedelta(seconds=15)
+NOTHING = Remembered(0, 0)
+
+
+def step(jobs: list[given.Raw], pods: list[given.Raw], limit: int = 3) -> Next:
+    return next_step(latest_attempt(jobs, pods), NOTHING, limit, DELAY, given.NOW)
+
+
+def crash(number: int = 1) -> given.Raw:
+    return given.pod(number, "Failed", terminated={"exitCode": 1, "reason": "Error"})
+
+
+def test_without_a_job_the_first_attempt_starts() -> None:
+    assert step([], []) == Start(1, 0)
+
+
+def test_a_job_deleted_by_hand_is_followed_by_the_next_number() -> None:
+    assert next_step(None, Remembered(2, 1), 3, DELAY, given.NOW) == Start(3, 1)
+
+
+def test_the_newest_attempt_is_the_one_that_counts() -> None:
+    attempt = latest_attempt([given.batch_job(2), given.batch_job(10), given.batch_job(9)], [])
+    assert attempt is not None
+    assert attempt.number == 10
+
+
+def test_a_job_that_is_being_deleted_is_no_attempt_any_more() -> None:
+    job = given.batch_job()
+    job["metadata"]["deletionTimestamp"] = given.moment(1)
+    assert latest_attempt([job], []) is None
+
+
+def test_a_running_attempt_goes_on() -> None:
+    assert step([given.batch_job()], [given.pod()]) == GoOn()
+
+
+def test_a_finished_result_is_read_from_the_pods_last_word() -> None:
+    jobs = [given.batch_job(finished="Complete")]
+    attempt = latest_attempt(jobs, [given.ended(given.trained(), 0)])
+    assert attempt is not None
+    assert attempt.state is AttemptState.SUCCEEDED
+    assert attempt.message == given.trained()
+
+
+def test_a_result_whose_pod_is_gone_is_read_again_and_not_counted() -> None:
+    jobs = [given.batch_job(finished="Complete")]
+    attempt = latest_attempt(jobs, [])
+    assert attempt is not None
+    assert attempt.failure is not None
+    assert attempt.failure.reason == "ResultLost"
+    assert isinstance(step(jobs, []), WaitUntil)
+    assert next_step(attempt, NOTHING, 0, timedelta(0), given.NOW) == Start(2, 0)
+
+
+def test_a_users_error_waits_without_counting_for_as_long_as_it_takes() -> None:
+    jobs = [given.batch_job(40, finished="Failed")]
+    pods = [given.ended(given.failed(), ExitCode.USER_ERROR, 40)]
+    waiting = step(jobs, pods, limit=0)
+    assert isinstance(waiting, WaitUntil)
+    assert waiting.number == 41
+    assert waiting.moment - given.NOW <= timedelta(minutes=10)
+
+
+def test_a_crash_counts_and_is_retried_until_the_limit() -> None:
+    assert step([given.batch_job(1, finished="Failed")], [crash()]) == Start(2, 1)
+    last = [given.batch_job(2, finished="Failed", counted=1)]
+    assert step(last, [crash(2)], limit=1) == GiveUp()
+
+
+def test_the_pause_doubles_with_each_attempt() -> None:
+    def pause(number: int) -> timedelta:
+        jobs = [given.batch_job(number, finished="Failed")]
+        found = next_step(
+            latest_attempt(jobs, [crash(number)]), NOTHING, 99, timedelta(minutes=2), given.NOW
+        )
+        assert isinstance(found, WaitUntil)
+        return found.moment - given.NOW
+
+    assert pause(2) - pause(1) == timedelta(minutes=2)
+    assert pause(20) < timedelta(minutes=10)
+
+
+@pytest.mark.parametrize(
+    ("terminated", "expected_class", "expected_reason"),
+    [
+        ({"exitCode": 137, "reason": "OOMKilled"}, FailureClass.OUT_OF_MEMORY, "OutOfMemory"),
+        ({"exitCode": 143}, FailureClass.PREEMPTED, "Preempted"),
+        ({"exitCode": 11}, FailureClass.DATA_UNREACHABLE, "InternalError"),
+        ({"exitCode": 1}, FailureClass.INTERNAL, "InternalError"),
+        ({"exitCode": 99, "message": "{not json"}, FailureClass.INTERNAL, "InternalError"),
+    ],
+)
+def test_an_end_without_a_last_word_is_still_explained(
+    terminated: given.Raw, expected_class: FailureClass, expected_reason: str
+) -> None:
+    jobs = [given.batch_job(finished="Failed")]
+    attempt = latest_attempt(jobs, [given.pod(phase="Failed", terminated=terminated)])
+    assert attempt is not None
+    assert attempt.failure is not None
+    assert (attempt.failure.failure_class, attempt.failure.reason) == (
+        expected_class,
+        expected_reason,
+    )
+
+
+def test_a_failed_job_whose_pod_is_gone_lost_its_pod() -> None:
+    attempt = latest_attempt([given.batch_job(finished="Failed")], [])
+    assert attempt is not None
+    assert attempt.failure is not None
+    assert attempt.failure.reason == "PodLost"
+
+
+def test_the_trainers_own_sentence_wins() -> None:
+    message = given.failed(FailureClass.INTERNAL, Reason.LOSS_NOT_FINITE, "The loss is NaN.")
+    jobs = [given.batch_job(finished="Failed")]
+    attempt = latest_attempt(jobs, [given.ended(message, 1)])
+    assert attempt is not None
+    assert attempt.failure is not None
+    assert attempt.failure.message == "The loss is NaN."
+
+
+def test_only_the_last_failed_job_is_kept_for_its_log() -> None:
+    jobs = [given.batch_job(1), given.batch_job(2), given.batch_job(3)]
+    assert outdated_children(jobs, Start(4, 0)) == [
+        ("Job", "triage-train-1"),
+        ("ConfigMap", "triage-train-1"),
+        ("Job", "triage-train-2"),
+        ("ConfigMap", "triage-train-2"),
+    ]
+    assert outdated_children(jobs, None) == []

@@ -1,0 +1,227 @@
+"""What happens next to a FineTuneJob, from what is observed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunesmith.api.evalrun import EvalRun, Verdict
+from tunesmith.api.finetunejob import FineTuneJobStatus, JobState, Progress, TrainingPhase
+from tunesmith.api.objects import Condition, ConditionStatus
+from tunesmith.api.trainer_contract import ExitCode, ProgressReport, plan_digest
+from tunesmith.finetunejob.objects import eval_run, training_job, training_plan
+from tunesmith.finetunejob.plan import Observed, plan
+from tunesmith.kube.attempts import Start, latest_attempt
+from tunesmith.kube.conditions import find
+from tunesmith.kube.plan import Plan
+
+from tests.unit.operator import given
+
+
+def planned(observed: Observed) -> Plan:
+    return plan(observed, given.SETTINGS, given.NOW)
+
+
+def status_of(made: Plan) -> FineTuneJobStatus:
+    assert isinstance(made.status, FineTuneJobStatus)
+    return made.status
+
+
+def condition(made: Plan, type_: str) -> Condition:
+    found = find(made.status.conditions, type_)
+    assert found is not None
+    return found
+
+
+def observed(
+    jobs: list[given.Raw], pods: list[given.Raw], status: given.Raw | None = None, **more: Any
+) -> Observed:
+    job = more.pop("job", given.finetunejob(status=status))
+    return Observed(job, latest_attempt(jobs, pods), jobs, **more)
+
+
+def trained(**more: Any) -> Observed:
+    jobs = [given.batch_job(finished="Complete")]
+    return observed(jobs, [given.ended(given.trained(), 0)], **more)
+
+
+def judged(verdict: Verdict, digest: str = given.DIGEST) -> EvalRun:
+    outcome = given.measured().to_json()
+    return given.evalrun(
+        status={"verdict": verdict, "adapterDigest": digest, "results": outcome["results"]}
+    )
+
+
+def test_a_new_job_gets_its_plan_and_its_first_batch_job() -> None:
+    made = planned(Observed(given.finetunejob()))
+    assert [(each["kind"], each["metadata"]["name"]) for each in made.create] == [
+        ("ConfigMap", "triage-train-1"),
+        ("Job", "triage-train-1"),
+    ]
+    assert status_of(made).state is JobState.PENDING
+
+
+def test_every_condition_is_set_at_the_first_visit() -> None:
+    made = planned(Observed(given.finetunejob()))
+    types = [each.type for each in made.status.conditions]
+    assert types == ["Succeeded", "Ready", "Reconciling", "Stalled"]
+
+
+def test_the_same_observation_gives_the_same_plan() -> None:
+    for seen in (Observed(given.finetunejob()), trained()):
+        assert planned(seen) == planned(seen)
+
+
+def test_a_running_pod_shows_its_progress() -> None:
+    progress = Progress(phase=TrainingPhase.TRAINING, step=5, total_steps=20, percent=25)
+    made = planned(
+        observed([given.batch_job()], [given.pod()], progress=ProgressReport(training=progress))
+    )
+    assert status_of(made).state is JobState.TRAINING
+    assert status_of(made).progress == progress
+    assert "step 5 of 20" in condition(made, "Succeeded").message
+    assert not made.create
+
+
+def test_a_pod_that_does_not_answer_keeps_the_last_progress() -> None:
+    last = {"phase": "Training", "step": 5, "totalSteps": 20}
+    made = planned(observed([given.batch_job()], [given.pod()], status={"progress": last}))
+    assert status_of(made).progress == Progress.model_validate(last)
+
+
+def test_a_missing_config_map_is_named_although_the_pod_does_not_tell() -> None:
+    seen = observed([given.batch_job()], [given.pod(phase="Pending")], missing_config_map="rows")
+    made = planned(seen)
+    assert condition(made, "Stalled").reason == "ConfigMapNotFound"
+    assert "ConfigMap rows" in condition(made, "Stalled").message
+
+
+def test_a_users_error_stalls_and_says_when_it_is_tried_again() -> None:
+    jobs = [given.batch_job(5, finished="Failed")]
+    made = planned(observed(jobs, [given.ended(given.failed(), ExitCode.USER_ERROR, 5)]))
+    succeeded = condition(made, "Succeeded")
+    assert (succeeded.status, succeeded.reason) == (ConditionStatus.FALSE, "DatasetEmpty")
+    assert "The dataset is empty." in succeeded.message
+    assert "attempt 6 follows by itself" in succeeded.message
+    assert condition(made, "Stalled").status is ConditionStatus.TRUE
+    assert status_of(made).state is JobState.WAITING
+
+
+def test_after_training_exactly_one_eval_run_is_created_for_that_digest() -> None:
+    made = planned(trained())
+    assert [each["kind"] for each in made.create] == ["EvalRun"]
+    (run,) = made.create
+    assert run["metadata"]["name"] == "triage-aaaaaaaa"
+    assert run["spec"]["adapter"]["digest"] == given.DIGEST
+    assert condition(made, "Succeeded").status is ConditionStatus.TRUE
+    assert condition(made, "Ready").reason == "Evaluating"
+
+
+def test_an_eval_run_under_way_is_not_created_again() -> None:
+    made = planned(trained(eval_runs=[given.evalrun()]))
+    assert not made.create
+    assert status_of(made).state is JobState.EVALUATING
+
+
+@pytest.mark.parametrize(
+    ("verdict", "ready", "reason", "state"),
+    [
+        (Verdict.PASSED, ConditionStatus.TRUE, "EvaluationPassed", JobState.READY),
+        (Verdict.FAILED, ConditionStatus.FALSE, "EvaluationFailed", JobState.REJECTED),
+        (Verdict.INCONCLUSIVE, ConditionStatus.FALSE, "EvaluationInconclusive", JobState.REJECTED),
+    ],
+)
+def test_the_verdict_decides_whether_the_adapter_is_ready(
+    verdict: Verdict, ready: ConditionStatus, reason: str, state: JobState
+) -> None:
+    made = planned(trained(eval_runs=[judged(verdict)]))
+    assert condition(made, "Ready").status is ready
+    assert condition(made, "Ready").reason == reason
+    assert status_of(made).state is state
+
+
+def test_a_verdict_about_another_adapter_counts_for_nothing() -> None:
+    made = planned(trained(eval_runs=[judged(Verdict.PASSED, digest=given.BASE_DIGEST)]))
+    assert condition(made, "Ready").status is ConditionStatus.FALSE
+
+
+def test_a_verdict_outlives_its_eval_run() -> None:
+    first = planned(trained(eval_runs=[judged(Verdict.PASSED)]))
+    again = planned(trained(job=given.finetunejob(status=first.status.to_json())))
+    assert condition(again, "Ready").status is ConditionStatus.TRUE
+    assert not again.create
+
+
+def test_a_result_outlives_its_batch_job() -> None:
+    first = planned(trained())
+    again = planned(Observed(given.finetunejob(status=first.status.to_json())))
+    assert condition(again, "Succeeded").status is ConditionStatus.TRUE
+    assert [each["kind"] for each in again.create] == ["EvalRun"]
+
+
+def test_a_wiped_status_is_rebuilt_from_the_children() -> None:
+    seen = trained(eval_runs=[judged(Verdict.PASSED)])
+    before = planned(seen)
+    wiped = planned(seen)
+    assert wiped.status == before.status
+
+
+def test_what_is_unusual_is_a_warning_and_no_refusal() -> None:
+    job = given.finetunejob(lora={"rank": 100, "alpha": 7, "dropout": 0.5})
+    warning = condition(planned(Observed(job)), "Warning")
+    for word in ("lora.rank", "lora.alpha", "lora.dropout"):
+        assert word in warning.message
+
+
+def test_a_small_dataset_is_a_warning_once_its_rows_are_counted() -> None:
+    status = {"dataset": given.receipt(train_rows=30, held_out_rows=4).to_json()}
+    made = planned(observed([given.batch_job()], [given.pod()], status=status))
+    assert "Only 30 examples" in condition(made, "Warning").message
+
+
+def test_every_attempt_has_the_same_plan_so_that_a_result_is_found_again() -> None:
+    job = given.finetunejob()
+    assert plan_digest(training_plan(job, given.SETTINGS)) == plan_digest(
+        training_plan(given.finetunejob(status={"attempt": 3}), given.SETTINGS)
+    )
+
+
+def test_the_training_pod_has_no_token_and_no_privileges() -> None:
+    _, job = training_job(given.finetunejob(), Start(1, 0), given.SETTINGS)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_only_the_output_claim_is_writable() -> None:
+    _, job = training_job(given.finetunejob(), Start(1, 0), given.SETTINGS)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    writable = {each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")}
+    assert writable == {"/mnt/claims/adapters", "/tmp", "/scratch"}
+
+
+def test_a_claim_that_is_source_and_output_is_mounted_once_and_writable() -> None:
+    job = given.finetunejob(output={"uri": "pvc://data/out"})
+    _, built = training_job(job, Start(1, 0), given.SETTINGS)
+    (container,) = built["spec"]["template"]["spec"]["containers"]
+    mounts = [each for each in container["volumeMounts"] if each["mountPath"] == "/mnt/claims/data"]
+    assert len(mounts) == 1
+    assert mounts[0]["readOnly"] is False
+
+
+def test_a_secret_is_handed_to_the_pod_by_reference() -> None:
+    source = {"uri": "hf://org/model", "secretRef": {"name": "hub"}}
+    _, job = training_job(given.finetunejob(baseModel=source), Start(1, 0), given.SETTINGS)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    token = next(each for each in container["env"] if each["name"] == "HF_TOKEN")
+    assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "HF_TOKEN"}
+
+
+def test_the_eval_run_asks_the_sealed_examples_of_this_very_dataset() -> None:
+    run = eval_run(given.finetunejob(), given.artifact(), given.receipt())
+    dataset = run["spec"]["suites"][0]["dataset"]
+    assert dataset["uri"] == f"{given.artifact().uri}/heldout.jsonl"
+    assert dataset["digest"] == given.BASE_DIGEST

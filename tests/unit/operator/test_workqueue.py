@@ -1,0 +1,106 @@
+"""The queue: one worker per key, nothing lost, one bad object harms no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from tunesmith.kube.workqueue import LONGEST_RETRY_SECONDS, Key, Pass, WorkQueue, retry_delay
+
+A, B = Key("FineTuneJob", "team", "a"), Key("FineTuneJob", "team", "b")
+
+
+async def run_until(queue: WorkQueue, done: Callable[[], bool]) -> None:
+    running = asyncio.create_task(queue.run())
+    async with asyncio.timeout(5):
+        while not done():
+            await asyncio.sleep(0.005)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_key_that_waits_is_not_added_twice() -> None:
+    passes: list[Key] = []
+
+    async def reconcile(key: Key) -> Pass:
+        passes.append(key)
+        return Pass()
+
+    queue = WorkQueue(reconcile, 4, 600)
+    for key in (A, A, B, A):
+        queue.add(key)
+    await run_until(queue, lambda: len(passes) == 2)
+    await asyncio.sleep(0.02)
+    assert sorted(passes) == [A, B]
+
+
+async def test_a_key_is_worked_on_once_at_a_time_and_again_if_it_changed_meanwhile() -> None:
+    passes, together, most = 0, 0, 0
+
+    async def reconcile(key: Key) -> Pass:
+        nonlocal passes, together, most
+        together += 1
+        most = max(most, together)
+        if passes == 0:
+            queue.add(key)
+            queue.add(key)
+        await asyncio.sleep(0.01)
+        together -= 1
+        passes += 1
+        return Pass()
+
+    queue = WorkQueue(reconcile, 4, 600)
+    queue.add(A)
+    await run_until(queue, lambda: passes == 2)
+    assert most == 1
+
+
+async def test_an_object_that_fails_is_tried_again_and_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tunesmith.kube.workqueue.FIRST_RETRY_SECONDS", 0.01)
+    seen: list[Key] = []
+
+    async def reconcile(key: Key) -> Pass:
+        seen.append(key)
+        if key == A and seen.count(A) < 3:
+            raise RuntimeError("poison")
+        return Pass()
+
+    queue = WorkQueue(reconcile, 1, 600)
+    queue.add(A)
+    queue.add(B)
+    await run_until(queue, lambda: seen.count(A) == 3)
+    assert B in seen
+
+
+async def test_a_requeue_comes_by_itself_and_the_earlier_of_two_wins() -> None:
+    seen: list[Key] = []
+
+    async def reconcile(key: Key) -> Pass:
+        seen.append(key)
+        return Pass(requeue_after=0.01 if len(seen) < 3 else None)
+
+    queue = WorkQueue(reconcile, 1, 600)
+    queue.add_after(A, 60)
+    queue.add_after(A, 0.01)
+    await run_until(queue, lambda: len(seen) == 3)
+
+
+async def test_every_known_key_is_looked_at_again_but_not_one_that_is_gone() -> None:
+    seen: list[Key] = []
+
+    async def reconcile(key: Key) -> Pass:
+        seen.append(key)
+        return Pass(forget=key == B)
+
+    queue = WorkQueue(reconcile, 2, 0.02)
+    queue.add(A)
+    queue.add(B)
+    await run_until(queue, lambda: seen.count(A) >= 3)
+    assert seen.count(B) == 1
+
+
+def test_the_pause_grows_and_stays_bounded() -> None:
+    assert retry_delay(1) < retry_delay(4) < retry_delay(100) <= LONGEST_RETRY_SECONDS * 1.25
