@@ -92,8 +92,7 @@ def latest_attempt(jobs: list[Object], job_pods: list[Object]) -> Attempt | None
     if not alive:
         return None
     job = max(alive, key=attempt_number)
-    name = job["metadata"]["name"]
-    own = [pod for pod in job_pods if _job_of(pod) == name]
+    own = [pod for pod in job_pods if _job_uid(pod) == job["metadata"]["uid"]]
     newest = max(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
     return _attempt(job, newest)
 
@@ -178,8 +177,9 @@ def _finished(job: Object, type_: str) -> str | None:
     return None
 
 
-def _job_of(pod: Object) -> str:
-    return str(pod["metadata"].get("labels", {}).get("batch.kubernetes.io/job-name", ""))
+def _job_uid(pod: Object) -> str:
+    """By uid: a Job that was deleted and made again under its name has other pods."""
+    return str(pod["metadata"].get("labels", {}).get("batch.kubernetes.io/controller-uid", ""))
 
 
 def _parse(text: str) -> TerminationMessage | None:

@@ -128,7 +128,9 @@ def pod(
         state = {}
     name = f"triage-train-{number}"
     return {
-        "metadata": metadata(f"{name}-x", labels={"batch.kubernetes.io/job-name": name}),
+        "metadata": metadata(
+            f"{name}-x", labels={"batch.kubernetes.io/controller-uid": f"uid-{name}"}
+        ),
         "spec": {"containers": [{"name": "main", "image": "trainer:1"}]},
         "status": {
             "phase": phase,

@@ -152,3 +152,11 @@ def test_only_the_last_failed_job_is_kept_for_its_log() -> None:
         ("ConfigMap", "triage-train-2"),
     ]
     assert outdated_children(jobs, None) == []
+
+
+def test_a_pod_of_an_earlier_job_of_the_same_name_is_not_taken_for_this_ones() -> None:
+    stale = given.ended(given.trained(), 0)
+    stale["metadata"]["labels"]["batch.kubernetes.io/controller-uid"] = "uid-of-the-deleted-job"
+    attempt = latest_attempt([given.batch_job(finished="Complete")], [stale])
+    assert attempt is not None
+    assert attempt.message is None

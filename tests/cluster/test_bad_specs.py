@@ -1,0 +1,212 @@
+"""A bad file is refused by the API server with a sentence that says what to write instead."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from examples.demo.kubectl import Kubectl, KubectlError
+
+Object = dict[str, Any]
+
+GOOD: dict[str, Object] = {
+    "FineTuneJob": {
+        "baseModel": {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct"},
+        "dataset": {"uri": "pvc://data/tickets.jsonl"},
+        "output": {"uri": "pvc://adapters"},
+    },
+    "EvalRun": {
+        "baseModel": {"uri": "pvc://models/llama"},
+        "adapter": {"uri": "pvc://adapters/triage", "digest": "sha256:" + "0" * 64},
+        "suites": [{"name": "tickets", "dataset": {"uri": "pvc://data/questions.jsonl"}}],
+        "gates": [{"suite": "tickets"}],
+    },
+    "AdapterDeployment": {"baseModel": {"uri": "pvc://models/llama"}},
+}
+
+
+def manifest(kind: str, changes: Object, name: str = "bad") -> Object:
+    """A good object with some fields set; the keys of ``changes`` are paths with dots."""
+    spec = copy.deepcopy(GOOD[kind])
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = spec
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        if value is None:
+            node.pop(last)
+        else:
+            node[last] = value
+    return {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def dry_run(kubectl: Kubectl, raw: Object) -> None:
+    kubectl.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(raw))
+
+
+FINE_TUNE_JOBS: list[tuple[Object, str]] = [
+    ({"baseModel": None}, "spec.baseModel: Required value"),
+    ({"dataset": None}, "spec.dataset: Required value"),
+    ({"output": None}, "spec.output: Required value"),
+    ({"baseModel.uri": "meta-llama/Llama-3.1-8B"}, "for example hf://meta-llama/"),
+    ({"baseModel.uri": "hf://Llama-3.1-8B"}, "must be hf://ORGANISATION/NAME[@REVISION] or"),
+    ({"baseModel.uri": "pvc://models"}, "pvc://CLAIM/FOLDER"),
+    ({"baseModel.uri": "pvc://models/../other"}, "a uri must not contain '..'"),
+    (
+        {"baseModel": {"uri": "pvc://models/llama", "secretRef": {"name": "hub"}}},
+        "secretRef is only used for hf:// sources: remove it, or use an hf:// uri",
+    ),
+    ({"dataset.uri": "s3://bucket/tickets.jsonl"}, "for example pvc://data/tickets.jsonl"),
+    ({"dataset.uri": "configmap://small"}, "configmap://NAME/KEY"),
+    ({"dataset.format": "ShareGPT"}, 'supported values: "Auto", "Messages", "Alpaca"'),
+    (
+        {"dataset.heldOut": {"fraction": 0.01}},
+        "heldOut.fraction must be between 0.1 and 0.5; at least a tenth of the data must stay",
+    ),
+    ({"method": "lora"}, 'supported values: "LoRA"'),
+    ({"lora": {"rank": 0}}, "lora.rank must be between 1 and 512; start at 16"),
+    ({"lora": {"rank": 1024}}, "lora.rank must be between 1 and 512"),
+    ({"lora": {"alpha": 0}}, "lora.alpha must be between 1 and 2048; use rank or twice"),
+    ({"lora": {"dropout": 1}}, "lora.dropout must be between 0 and 0.9"),
+    ({"lora": {"targetModules": []}}, "should have at least 1 items"),
+    (
+        {"lora": {"targetModules": ["q_proj", "lm_head"]}},
+        "must not name lm_head or embed_tokens: vLLM cannot serve such an adapter",
+    ),
+    ({"training": {"epochs": 0}}, "training.epochs must be between 1 and 100; 1 to 5 is usual"),
+    ({"training": {"learningRate": 0}}, "must be above 0 and at most 0.1; 0.0002 suits LoRA"),
+    ({"training": {"learningRate": 2}}, "must be above 0 and at most 0.1"),
+    ({"training": {"warmupRatio": 0.9}}, "training.warmupRatio must be between 0 and 0.5"),
+    ({"training": {"maxLength": 4}}, "training.maxLength must be between 16 and 131072"),
+    (
+        {"training": {"batchSize": 8, "microBatchSize": 3}},
+        "training.batchSize must be a multiple of training.microBatchSize, for example 8 and 2",
+    ),
+    ({"output.uri": "s3://adapters"}, "output.uri must be pvc://CLAIM or pvc://CLAIM/FOLDER"),
+    ({"evaluation": {"metric": "F1"}}, '"ExactMatch", "Accuracy", "TokenF1", "JsonFieldF1"'),
+    ({"evaluation": {"maxItems": 1}}, "evaluation.maxItems must be between 2 and 100000"),
+    ({"resources": {"gpus": -1}}, "resources.gpus must be between 0 and 16"),
+    ({"resources": {"memory": "a lot"}}, "must be a Kubernetes quantity such as 500m, 2 or 16Gi"),
+    ({"backoffLimit": -1}, "backoffLimit must be between 0 and 100"),
+    ({"activeDeadlineSeconds": 0}, "activeDeadlineSeconds must be at least 1 second"),
+    (
+        {"podTemplate": {"env": [{"name": "MY-VARIABLE", "value": "1"}]}},
+        "an environment variable's name may hold letters, digits and underscores",
+    ),
+    (
+        {"podTemplate": {"labels": {"tunesmith.dev/finetunejob": "other"}}},
+        "podTemplate.labels must not use the prefix tunesmith.dev/",
+    ),
+    ({"podTemplate": {"tolerations": [{"operator": "Is"}]}}, 'supported values: "Exists", "Equal"'),
+    ({"learningRate": 0.1}, 'unknown field "spec.learningRate"'),
+]
+
+EVAL_RUNS: list[tuple[Object, str]] = [
+    ({"adapter.digest": "latest"}, "a digest must be sha256: and 64 hexadecimal digits"),
+    ({"adapter.uri": "hf://org/adapter"}, "adapter.uri must be pvc://CLAIM/FOLDER"),
+    ({"suites": []}, "should have at least 1 items"),
+    (
+        {"gates": [{"suite": "tikets"}]},
+        "every gates[].suite must be the name of one of the suites",
+    ),
+    ({"gates": [{"suite": "tickets", "minimumDifference": 300}]}, "between -100 and 100"),
+    (
+        {"suites": [{"name": "Tickets!", "dataset": {"uri": "pvc://d/q.jsonl"}}]},
+        "a suite's name may hold lower-case letters",
+    ),
+]
+
+ADAPTER_DEPLOYMENTS: list[tuple[Object, str]] = [
+    ({"baseModel.uri": "Llama"}, "must be hf://ORGANISATION/NAME[@REVISION] or"),
+    ({"servedModelName": "my model"}, "servedModelName may hold letters, digits"),
+    ({"replicas": -1}, "replicas must be between 0 and 1000"),
+    ({"maxModelLength": 1}, "maxModelLength must be at least 16 tokens"),
+]
+
+CASES = [
+    *(("FineTuneJob", *case) for case in FINE_TUNE_JOBS),
+    *(("EvalRun", *case) for case in EVAL_RUNS),
+    *(("AdapterDeployment", *case) for case in ADAPTER_DEPLOYMENTS),
+]
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_the_good_object_that_the_bad_ones_are_made_from_is_admitted(
+    default_namespace: Kubectl, kind: str
+) -> None:
+    dry_run(default_namespace, manifest(kind, {}, name="good"))
+
+
+@pytest.mark.parametrize(("kind", "changes", "sentence"), CASES)
+def test_a_bad_spec_is_refused_with_a_sentence(
+    default_namespace: Kubectl, kind: str, changes: Object, sentence: str
+) -> None:
+    with pytest.raises(KubectlError) as refusal:
+        dry_run(default_namespace, manifest(kind, changes))
+    assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "sentence"),
+    [
+        ("FineTuneJob", "a" * 41, "metadata.name becomes the name under which the adapter is"),
+        ("FineTuneJob", "triage.v2", "use at most 40 lower-case letters, digits and '-'"),
+        ("EvalRun", "9lives", "beginning with a letter"),
+        ("AdapterDeployment", "b" * 46, "metadata.name becomes the name of a Service"),
+    ],
+)
+def test_a_name_that_would_not_fit_its_children_is_refused(
+    default_namespace: Kubectl, kind: str, name: str, sentence: str
+) -> None:
+    with pytest.raises(KubectlError) as refusal:
+        dry_run(default_namespace, manifest(kind, {}, name=name))
+    assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "patch", "sentence"),
+    [
+        (
+            "FineTuneJob",
+            {"training": {"epochs": 4}},
+            "the spec of a FineTuneJob cannot be changed",
+        ),
+        ("EvalRun", {"backoffLimit": 9}, "the spec of an EvalRun cannot be changed"),
+        (
+            "AdapterDeployment",
+            {"baseModel": {"uri": "pvc://models/other"}},
+            "baseModel of an AdapterDeployment cannot be changed",
+        ),
+    ],
+)
+def test_what_must_not_change_later_cannot(
+    kubectl: Kubectl, kind: str, patch: Object, sentence: str
+) -> None:
+    kubectl.apply(manifest(kind, {}, name="first"))
+    with pytest.raises(KubectlError) as refusal:
+        kubectl.run("patch", kind, "first", "--type=merge", "-p", json.dumps({"spec": patch}))
+    assert sentence in str(refusal.value)
+
+
+def test_an_adapterdeployment_can_be_scaled(kubectl: Kubectl) -> None:
+    kubectl.apply(manifest("AdapterDeployment", {}, name="serving"))
+    kubectl.run("scale", "adapterdeployment", "serving", "--replicas=3")
+    assert kubectl.get("adapterdeployment", "serving")["spec"]["replicas"] == 3
+
+
+def test_kubectl_explain_teaches(default_namespace: Kubectl) -> None:
+    text = default_namespace.run("explain", "finetunejob.spec.method")
+    assert "trains small matrices beside the frozen" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("file", ["examples/finetune.yaml", "examples/evalrun.yaml"])
+def test_the_examples_are_admitted(default_namespace: Kubectl, file: str) -> None:
+    default_namespace.run("apply", "--dry-run=server", "-f", file)

@@ -1,0 +1,165 @@
+"""One finetune.yaml in, a served adapter out, although the operator dies three times on the way.
+
+The tests are the steps of one run and build on each other, in this order.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from examples.demo import chain
+from examples.demo.kubectl import Kubectl, Object, conditions
+
+OPERATOR = "app.kubernetes.io/component=operator"
+TRAINING_SECONDS = 900
+SERVING_SECONDS = 420
+
+
+def until(seconds: float, look: Callable[[], Object | None]) -> Object:
+    """Look every second until something is found."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (found := look()) is not None:
+            return found
+        time.sleep(1)
+    raise AssertionError(f"not seen within {seconds:.0f} s")
+
+
+def kill_operator() -> None:
+    system = Kubectl("tunesmith-system")
+    system.run("delete", "pod", "-l", OPERATOR, "--grace-period=0", "--force", "--wait=false")
+
+
+def job_in_state(kubectl: Kubectl, *states: str) -> Object | None:
+    job = kubectl.get("finetunejob", chain.JOB)
+    state = job.get("status", {}).get("state")
+    assert state not in ("Failed", "Rejected"), json.dumps(job["status"], indent=1)
+    return job if state in states else None
+
+
+@pytest.fixture(scope="session")
+def applied(kubectl: Kubectl) -> Kubectl:
+    """The demonstration's two files, applied."""
+    kubectl.apply(str(chain.HERE / "finetune.yaml"))
+    kubectl.apply(str(chain.HERE / "serve.yaml"))
+    return kubectl
+
+
+def test_training_survives_the_operator(applied: Kubectl) -> None:
+    def training() -> Object | None:
+        job = job_in_state(applied, "Training")
+        return job if job and job["status"].get("progress", {}).get("step") else None
+
+    until(TRAINING_SECONDS, training)
+    kill_operator()
+    applied.wait(f"finetunejob/{chain.JOB}", "Succeeded", TRAINING_SECONDS)
+
+
+def test_evaluation_survives_the_operator(applied: Kubectl) -> None:
+    def under_way() -> Object | None:
+        runs = applied.list("evalruns")
+        return runs[0] if runs and runs[0].get("status", {}).get("state") == "Running" else None
+
+    run = until(120, under_way)
+    kill_operator()
+    applied.wait(f"evalrun/{run['metadata']['name']}", "Succeeded", TRAINING_SECONDS)
+    applied.wait(f"evalrun/{run['metadata']['name']}", "Passed", 30)
+    applied.wait(f"finetunejob/{chain.JOB}", "Ready", 30)
+
+
+def test_the_roll_out_survives_the_operator(applied: Kubectl) -> None:
+    def rolling_out() -> Object | None:
+        deployment = applied.get("adapterdeployment", chain.DEPLOYMENT)
+        ready = conditions(deployment)["Ready"]["status"] == "True"
+        named = deployment["status"].get("adapterCount") == 1
+        return deployment if named and not ready else None
+
+    until(60, rolling_out)
+    kill_operator()
+    applied.wait(f"adapterdeployment/{chain.DEPLOYMENT}", "Ready", SERVING_SECONDS)
+
+
+def test_nothing_was_done_twice(applied: Kubectl) -> None:
+    jobs = applied.list("jobs")
+    assert len([each for each in jobs if "-train-" in each["metadata"]["name"]]) == 1
+    assert len([each for each in jobs if "-eval-" in each["metadata"]["name"]]) == 1
+    assert len(applied.list("evalruns")) == 1
+    job = applied.get("finetunejob", chain.JOB)
+    assert job["status"]["attempt"] == 1
+    artifact = job["status"]["artifact"]
+    folder = f"/adapters/end-to-end/{chain.JOB}/{job['metadata']['uid']}"
+    found = applied.run(
+        "exec", "loader", "--", "find", folder, "-name", "adapter_model.safetensors"
+    )
+    assert found.split() == [
+        f"/adapters/{artifact['uri'].removeprefix('pvc://adapters/')}/adapter_model.safetensors"
+    ]
+
+
+def test_the_verdict_is_won_on_its_merits(applied: Kubectl) -> None:
+    job = applied.get("finetunejob", chain.JOB)["status"]
+    run = applied.get("evalrun", job["evaluation"]["name"])["status"]
+    (result,) = run["results"]
+    assert run["verdict"] == "Passed"
+    assert run["adapterDigest"] == job["artifact"]["digest"]
+    assert result["confidenceInterval"]["lower"] > 0
+    assert result["difference"] == pytest.approx(result["adapter"] - result["base"], abs=0.02)
+    assert result["items"] >= 40
+
+
+@pytest.fixture(scope="session")
+def endpoint(applied: Kubectl) -> Iterator[str]:
+    with applied.port_forward(f"service/{chain.DEPLOYMENT}-vllm", 80) as address:
+        yield address
+
+
+def test_base_and_adapter_answer_under_their_own_names(applied: Kubectl, endpoint: str) -> None:
+    assert sorted(chain.models(endpoint)) == [chain.JOB, chain.MODEL_NAME]
+    questions = chain.held_out(applied, 8)
+    scores = {
+        name: sum(
+            fields_right(chain.ask(endpoint, name, each), each.expected) for each in questions
+        )
+        for name in (chain.JOB, chain.MODEL_NAME)
+    }
+    assert scores[chain.JOB] > scores[chain.MODEL_NAME] + 2
+
+
+def fields_right(answer: str, expected: str) -> float:
+    """Share of the expected fields that the answer has right."""
+    wanted: dict[str, Any] = json.loads(expected)
+    try:
+        given = json.loads(answer)
+    except ValueError:
+        return 0.0
+    if not isinstance(given, dict):
+        return 0.0
+    right = [key for key, value in wanted.items() if given.get(key) == value]
+    return len(right) / len(wanted)
+
+
+def test_kubectl_get_tells_the_story(applied: Kubectl) -> None:
+    job = applied.run("get", "finetunejobs")
+    assert "STATE" in job
+    assert "Ready" in job
+    assert "Passed" in job
+    assert "Passed" in applied.run("get", "evalruns")
+    assert "http://packaging-vllm.end-to-end.svc/v1" in applied.run("get", "adapterdeployments")
+
+
+def test_an_adapter_whose_job_is_deleted_is_served_no_more(
+    applied: Kubectl,
+) -> None:
+    applied.run("delete", "finetunejob", chain.JOB, "--wait")
+
+    def without_it() -> Object | None:
+        deployment = applied.get("adapterdeployment", chain.DEPLOYMENT)
+        return None if deployment["status"].get("adapterCount") else deployment
+
+    until(30, without_it)
+    assert applied.list("evalruns") == []
