@@ -18,7 +18,7 @@ from tunesmith.api.objects import Kind
 from tunesmith.evalrun import reconcile as evalrun
 from tunesmith.finetunejob import reconcile as finetunejob
 from tunesmith.health import HealthServer
-from tunesmith.kube.cluster import Cluster
+from tunesmith.kube.cluster import ApiError, Cluster
 from tunesmith.kube.labels import MANAGED_BY, MANAGER, OWNER_LABELS
 from tunesmith.kube.lease import Lease, LeaseSettings
 from tunesmith.kube.pod_http import PodHttp
@@ -111,6 +111,7 @@ async def dispatch(cluster: Cluster, pods: PodHttp, chosen: Settings, key: Key) 
 async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     """Wait for the lease, then watch and reconcile until told to stop."""
     cluster = await Cluster.connect()
+    await _require_definitions(cluster)
     pods = PodHttp()
     queue = WorkQueue(
         partial(dispatch, cluster, pods, chosen), chosen.workers, chosen.resync.total_seconds()
@@ -127,6 +128,17 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
         await health.stop()
         await pods.close()
         await cluster.close()
+
+
+async def _require_definitions(cluster: Cluster) -> None:
+    """kopf would never notice a kind that is installed later: better to be started again."""
+    for kind in Kind:
+        try:
+            await cluster.list(str(kind), None)
+        except ApiError as error:
+            if error.not_found:
+                raise SystemExit(f"the CustomResourceDefinition of {kind} is missing") from error
+            raise
 
 
 async def _watch(queue: WorkQueue, chosen: Settings) -> None:
