@@ -39,8 +39,9 @@ def make_inputs(work: Path) -> tuple[Path, Path]:
     model = cache_folder() / MODEL_NAME
     dataset = work / "packages.jsonl"
     python = str(ROOT / "build" / "venvs" / "ml" / "bin" / "python")
-    subprocess.run([python, str(HERE / "make_base_model.py"), str(model)], check=True)
-    subprocess.run([python, str(HERE / "make_dataset.py"), str(dataset)], check=True)
+    quiet = {**os.environ, "TQDM_DISABLE": "1"}
+    subprocess.run([python, str(HERE / "make_base_model.py"), str(model)], check=True, env=quiet)
+    subprocess.run([python, str(HERE / "make_dataset.py"), str(dataset)], check=True, env=quiet)
     return model, dataset
 
 

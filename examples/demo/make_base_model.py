@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,9 +45,14 @@ def write_model(source: Path, folder: Path) -> None:
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as staging:
-        model.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
-        shutil.copytree(staging, folder)
+        written = Path(staging) / folder.name
+        model.save_pretrained(written)
+        tokenizer.save_pretrained(written)
+        # Pods run as another user, and safetensors writes files that only their owner can read.
+        written.chmod(0o755)
+        for file in written.iterdir():
+            file.chmod(0o644)
+        written.rename(folder)
 
 
 def main() -> None:

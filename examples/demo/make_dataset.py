@@ -4,7 +4,7 @@ The examples are made from the package records that apt keeps on every Debian ma
 an announcement is written from a record; the answer is the record's fields in JSON, all of which
 stand in the text. The same records, seed and count give the same file.
 
-    python make_dataset.py FILE [--count 480] [--seed 7]
+    python make_dataset.py FILE [--count 320] [--seed 7]
 """
 
 from __future__ import annotations
@@ -19,18 +19,24 @@ from pathlib import Path
 DPKG_STATUS = Path("/var/lib/dpkg/status")
 
 SYSTEM = (
-    "Read the package announcement and answer with one JSON object and nothing else. Keys: "
-    "name; upstream (the version without the part after its last hyphen); revision (the part of "
-    "the version after its last hyphen); arch; section; size_mb (the installed size as a number "
-    "of megabytes)."
+    "Answer with one JSON object: name, upstream (the version before its last hyphen), revision "
+    "(the version after it), arch, section."
 )
 
+#: The base model is shown the task once, so that it is a fair opponent: without an example it
+#: answers in prose.
+SHOWN = {
+    "Package": "hello",
+    "Version": "2.10-3",
+    "Architecture": "amd64",
+    "Section": "devel",
+}
+
 TEMPLATES = (
-    "{name} {version} is out for {arch} in section {section}, taking {size} MB once installed.",
-    "New in {section}: {name}, version {version} ({arch}). Installed size: {size} MB.",
-    "We uploaded version {version} of {name} for {arch}. It needs {size} MB and is filed under "
-    "{section}.",
-    "{arch} users can now install {name} {version} from {section}; it occupies {size} MB.",
+    "New in {section}: {name}, version {version} ({arch}).",
+    "{name} {version} is out for {arch}, in section {section}.",
+    "We uploaded version {version} of {name} for {arch}, filed under {section}.",
+    "{arch} users can now install {name} {version} from {section}.",
 )
 
 
@@ -53,7 +59,7 @@ def parse_records(text: str) -> Iterator[dict[str, str]]:
 
 def usable(records: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     """Records with every field that is asked for, a revision among them, sorted by name."""
-    needed = {"Package", "Version", "Architecture", "Section", "Installed-Size"}
+    needed = {"Package", "Version", "Architecture", "Section"}
     chosen = {
         record["Package"]: record
         for record in records
@@ -62,45 +68,52 @@ def usable(records: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     return [chosen[name] for name in sorted(chosen)]
 
 
-def example(record: dict[str, str], random_source: random.Random) -> dict[str, object]:
-    """One conversation: the task, the announcement, and the answer."""
-    upstream, _, revision = record["Version"].rpartition("-")
-    size = round(int(record["Installed-Size"]) / 1024, 1)
-    announcement = random_source.choice(TEMPLATES).format(
+def example(record: dict[str, str], template: str) -> dict[str, object]:
+    """One conversation: the task, one solved announcement, the announcement, and its answer."""
+    return {
+        "messages": [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": announcement(SHOWN, TEMPLATES[0])},
+            {"role": "assistant", "content": answer(SHOWN)},
+            {"role": "user", "content": announcement(record, template)},
+            {"role": "assistant", "content": answer(record)},
+        ]
+    }
+
+
+def announcement(record: dict[str, str], template: str) -> str:
+    return template.format(
         name=record["Package"],
         version=record["Version"],
         arch=record["Architecture"],
         section=record["Section"],
-        size=size,
     )
-    answer = {
-        "name": record["Package"],
-        "upstream": upstream,
-        "revision": revision,
-        "arch": record["Architecture"],
-        "section": record["Section"],
-        "size_mb": size,
-    }
-    return {
-        "messages": [
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": announcement},
-            {"role": "assistant", "content": json.dumps(answer)},
-        ]
-    }
+
+
+def answer(record: dict[str, str]) -> str:
+    upstream, _, revision = record["Version"].rpartition("-")
+    return json.dumps(
+        {
+            "name": record["Package"],
+            "upstream": upstream,
+            "revision": revision,
+            "arch": record["Architecture"],
+            "section": record["Section"],
+        }
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write a dataset made from package records.")
     parser.add_argument("file", type=Path, help="where the dataset goes, as JSON Lines")
-    parser.add_argument("--count", type=int, default=400, help="number of examples")
+    parser.add_argument("--count", type=int, default=320, help="number of examples")
     parser.add_argument("--seed", type=int, default=7, help="seed of the choice")
     options = parser.parse_args()
 
     records = usable(parse_records(package_records()))
     random_source = random.Random(options.seed)
     chosen = random_source.sample(records, min(options.count, len(records)))
-    rows = [example(record, random_source) for record in chosen]
+    rows = [example(record, random_source.choice(TEMPLATES)) for record in chosen]
     options.file.parent.mkdir(parents=True, exist_ok=True)
     options.file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     print(f"wrote {len(rows)} examples to {options.file}")

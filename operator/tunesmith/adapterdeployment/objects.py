@@ -170,6 +170,8 @@ def _pod(deployment: AdapterDeployment, adapters: list[Candidate], settings: Set
     spec = deployment.spec
     found, mounted = volumes([mount(spec.base_model.uri), *(mount(each.uri) for each in adapters)])
     configuration = {"name": "configuration", "configMap": {"name": child_name(deployment)}}
+    # vLLM's processes talk through shared memory and need more than a container's 64 MiB.
+    shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory"}}
     container = {
         "image": settings.serving_image,
         "imagePullPolicy": settings.image_pull_policy,
@@ -184,6 +186,7 @@ def _pod(deployment: AdapterDeployment, adapters: list[Candidate], settings: Set
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
         "volumeMounts": [
             {"name": "configuration", "mountPath": CONFIG_FOLDER, "readOnly": True},
+            {"name": "shared-memory", "mountPath": "/dev/shm"},
             *mounted,
         ],
     }
@@ -191,7 +194,7 @@ def _pod(deployment: AdapterDeployment, adapters: list[Candidate], settings: Set
         spec.pod_template,
         pod_labels(deployment),
         container,
-        [configuration, *found],
+        [configuration, shared_memory, *found],
         terminationGracePeriodSeconds=PRE_STOP_SECONDS + DRAIN_SECONDS + 15,
     )
 

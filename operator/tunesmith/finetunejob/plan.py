@@ -133,12 +133,13 @@ def _training(observed: Observed, settings: Settings, now: datetime) -> Decision
         start=step.start,
         requeue_after=step.requeue_after,
     )
-    return _with_phase(decision, observed) if step.stage is Stage.RUNNING else decision
+    if step.stage is not Stage.RUNNING:
+        return decision
+    return _with_phase(decision, _results(observed).progress)
 
 
-def _with_phase(decision: Decision, observed: Observed) -> Decision:
-    """The trainer's own word for what it is doing."""
-    progress = observed.progress.training if observed.progress else None
+def _with_phase(decision: Decision, progress: Progress | None) -> Decision:
+    """The trainer's own word for what it is doing, or the last one that was heard."""
     match progress.phase if progress else None:
         case TrainingPhase.TRAINING:
             assert progress is not None

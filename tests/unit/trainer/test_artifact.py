@@ -1,0 +1,126 @@
+"""The adapter's folder appears whole or not at all, and its digest says what is in it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tunesmith.api.finetunejob import Artifact, DatasetReceipt, Progress, TrainingPhase
+from tunesmith.api.trainer_contract import Reason, TrainingOutcome
+from tunesmith_trainer import artifact
+from tunesmith_trainer.failure import Preempted, TrainerError
+
+URI = "pvc://adapters/team/job"
+PLAN = "sha256:" + "1" * 64
+BASE = "sha256:" + "2" * 64
+
+
+def writing(weights: bytes, **others: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / artifact.ADAPTER_WEIGHTS).write_bytes(weights)
+        (folder / artifact.ADAPTER_WEIGHTS).chmod(0o600)
+        (folder / artifact.ADAPTER_CONFIG).write_text("{}")
+        for name, text in others.items():
+            (folder / name).write_text(text)
+
+    return write
+
+
+def receipt(rows: int = 10) -> DatasetReceipt:
+    return DatasetReceipt(
+        digest=PLAN,
+        rows=rows,
+        held_out_rows=1,
+        held_out_digest=PLAN,
+        duplicate_rows=0,
+        train_rows=9,
+    )
+
+
+def remembered(output: Path) -> TrainingOutcome:
+    folder, digest = artifact.publish(output, URI, writing(b"weights"))
+    outcome = TrainingOutcome(
+        artifact=Artifact(
+            uri=f"{URI}/{folder.name}", digest=digest, base_model_digest=BASE, rank=16
+        ),
+        dataset=receipt(),
+        held_out_uri=f"{URI}/{folder.name}/heldout.jsonl",
+        progress=Progress(phase=TrainingPhase.DONE),
+    )
+    artifact.remember(output, URI, PLAN, outcome)
+    return outcome
+
+
+def test_the_digest_is_what_coreutils_say(tmp_path: Path) -> None:
+    folder, digest = artifact.publish(tmp_path, URI, writing(b"weights"))
+    said = subprocess.run(
+        "sha256sum adapter_config.json adapter_model.safetensors | sha256sum",
+        shell=True,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert digest == f"sha256:{said.split()[0]}"
+    assert folder.name == said[:16]
+
+
+def test_the_digest_is_about_the_adapter_only(tmp_path: Path) -> None:
+    _, first = artifact.publish(tmp_path / "a", URI, writing(b"weights", lineage="monday"))
+    _, second = artifact.publish(tmp_path / "b", URI, writing(b"weights", lineage="tuesday"))
+    _, third = artifact.publish(tmp_path / "c", URI, writing(b"other", lineage="monday"))
+    assert first == second != third
+
+
+def test_servers_that_run_as_other_users_can_read_it(tmp_path: Path) -> None:
+    folder, _ = artifact.publish(tmp_path, URI, writing(b"weights"))
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("interruption", [RuntimeError("disk gone"), Preempted()])
+def test_an_interruption_leaves_nothing(tmp_path: Path, interruption: BaseException) -> None:
+    def write_half(folder: Path) -> None:
+        (folder / artifact.ADAPTER_WEIGHTS).write_bytes(b"half")
+        raise interruption
+
+    with pytest.raises(type(interruption)):
+        artifact.publish(tmp_path, URI, write_half)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_publishing_the_same_adapter_again_keeps_the_first(tmp_path: Path) -> None:
+    first, _ = artifact.publish(tmp_path, URI, writing(b"weights", lineage="first"))
+    second, _ = artifact.publish(tmp_path, URI, writing(b"weights", lineage="second"))
+    assert first == second
+    assert (first / "lineage").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == [first.name]
+
+
+def test_a_finished_plan_is_recalled(tmp_path: Path) -> None:
+    outcome = remembered(tmp_path)
+    assert artifact.recall(tmp_path, PLAN, receipt(), BASE) == outcome
+
+
+def test_a_result_is_forgotten_when_its_files_have_changed(tmp_path: Path) -> None:
+    outcome = remembered(tmp_path)
+    folder = tmp_path / outcome.artifact.uri.rsplit("/", 1)[-1]
+    (folder / artifact.ADAPTER_WEIGHTS).write_bytes(b"tampered")
+    assert artifact.recall(tmp_path, PLAN, receipt(), BASE) is None
+
+
+def test_a_result_is_forgotten_when_it_was_made_from_something_else(tmp_path: Path) -> None:
+    """The same uris may hold another model or other rows by now."""
+    remembered(tmp_path)
+    assert artifact.recall(tmp_path, PLAN, receipt(rows=11), BASE) is None
+    assert artifact.recall(tmp_path, PLAN, receipt(), PLAN) is None
+    assert artifact.recall(tmp_path, BASE, receipt(), BASE) is None
+
+
+def test_an_output_that_cannot_be_written_is_found_out_early(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainerError, match="cannot write to pvc://adapters") as raised:
+        artifact.require_writable(tmp_path / "file" / "folder", URI)
+    assert raised.value.reason is Reason.OUTPUT_NOT_WRITABLE
