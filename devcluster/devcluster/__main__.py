@@ -1,0 +1,122 @@
+"""The command line: `PYTHONPATH=devcluster python3 -m devcluster COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from devcluster.build import build_all
+from devcluster.cluster import bring_up, machine_lock, owner
+from devcluster.image import NON_ROOT, Image, import_image
+from devcluster.layout import Layout, own_layout
+from devcluster.mounts import shared_folders
+from devcluster.packages import IMAGE_PACKAGES, PACKAGES, install_packages
+from devcluster.progress import ClusterError, say
+from devcluster.remains import left_behind
+from devcluster.removal import remove_cluster
+from devcluster.simulation import start_simulation, stop_simulation
+from devcluster.status import print_status
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        return int(arguments.run(own_layout(), arguments) or 0)
+    except ClusterError as error:
+        print(f"devcluster: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "devcluster: interrupted; the same command goes on where this one was", file=sys.stderr
+        )
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="devcluster", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text)
+        added.set_defaults(run=run)
+        return added
+
+    packages = command("packages", _packages, "install the Debian packages it needs")
+    packages.add_argument(
+        "--for-images", action="store_true", help="those that build images from Dockerfiles instead"
+    )
+    command("build", lambda layout, _: build_all(layout), "build the cluster's programs")
+    up = command("up", _up, "start the cluster (builds what is missing)")
+    up.add_argument(
+        "--mount",
+        type=Path,
+        action="append",
+        default=[],
+        help="a further folder that containers see, read-only, at the same path",
+    )
+    command("down", _down, "remove the cluster and all it stored")
+    command("status", lambda layout, _: print_status(layout), "show the components")
+    command("verify-clean", _verify_clean, "show what a removed cluster left on this machine")
+    image = command("image", _image, "make a development image and load it into the cluster")
+    _add_image_arguments(image)
+    kwok = command("kwok-up", _kwok_up, "add simulated GPU nodes")
+    kwok.add_argument("--nodes", type=int, default=4, help="how many (default: 4)")
+    kwok.add_argument("--gpus", type=int, default=8, help="GPUs of each (default: 8)")
+    command("kwok-down", lambda layout, _: stop_simulation(layout), "remove the simulated nodes")
+    return parser
+
+
+def _add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="for example tunesmith.dev/operator:dev")
+    parser.add_argument(
+        "--entrypoint",
+        action="append",
+        required=True,
+        help="the program; repeat for each of its arguments (--entrypoint=-m)",
+    )
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--workdir", default="/")
+    parser.add_argument("--user", type=int, default=NON_ROOT)
+
+
+def _packages(_: Layout, arguments: argparse.Namespace) -> None:
+    install_packages(IMAGE_PACKAGES if arguments.for_images else PACKAGES)
+
+
+def _up(layout: Layout, arguments: argparse.Namespace) -> None:
+    bring_up(layout, tuple(arguments.mount))
+
+
+def _down(layout: Layout, _: argparse.Namespace) -> None:
+    with machine_lock():
+        # The machine's cluster may belong to another checkout, which may be gone by now.
+        remove_cluster(owner() or layout)
+
+
+def _verify_clean(layout: Layout, _: argparse.Namespace) -> int:
+    found = left_behind(layout)
+    for trace in found:
+        say(f"left behind: {trace}")
+    say("clean" if not found else f"{len(found)} traces")
+    return 1 if found else 0
+
+
+def _image(layout: Layout, arguments: argparse.Namespace) -> None:
+    image = Image(
+        name=arguments.name,
+        entrypoint=tuple(arguments.entrypoint),
+        environment=dict(each.split("=", 1) for each in arguments.env),
+        working_directory=arguments.workdir,
+        user=arguments.user,
+    )
+    import_image(image, shared_folders(layout), layout.cluster / "images")
+    say(f"{image.name} is in the cluster")
+
+
+def _kwok_up(layout: Layout, arguments: argparse.Namespace) -> None:
+    start_simulation(layout, arguments.nodes, arguments.gpus)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

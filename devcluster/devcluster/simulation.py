@@ -1,0 +1,79 @@
+"""Simulated GPU nodes, whose kubelet KWOK plays."""
+
+from __future__ import annotations
+
+from devcluster.api import ApiServer, Manifest, node_ready, wait_until
+from devcluster.layout import SOURCES, Layout
+from devcluster.processes import Component, Processes
+from devcluster.progress import say, step
+
+KWOK = "kwok"
+# What tells simulated nodes from real ones: their label, and a taint that keeps real pods away.
+SIMULATED = "type"
+TAINT = "tunesmith.dev/simulated"
+_SELECTOR = f"{SIMULATED}={KWOK}"
+
+
+def start_simulation(layout: Layout, nodes: int, gpus: int) -> None:
+    """Start KWOK, if it does not run, and have this many simulated nodes."""
+    Processes(layout).start(_kwok(layout))
+    api = ApiServer(layout)
+    names = [f"gpu-{number}" for number in range(nodes)]
+    with step(f"{nodes} simulated nodes with {gpus} GPUs each"):
+        for surplus in _simulated_nodes(api) - set(names):
+            api.delete(f"/api/v1/nodes/{surplus}")
+        for name in names:
+            api.apply(f"/api/v1/nodes/{name}", _node(name))
+            api.apply(f"/api/v1/nodes/{name}/status", _node_status(name, gpus))
+        wait_until("simulated nodes are ready", 60, lambda: all(_ready(api, n) for n in names))
+
+
+def stop_simulation(layout: Layout) -> None:
+    """Remove the simulated nodes, then KWOK."""
+    api = ApiServer(layout)
+    for name in _simulated_nodes(api):
+        api.delete(f"/api/v1/nodes/{name}")
+    Processes(layout).kill(KWOK)
+    say("no simulated nodes")
+
+
+def _kwok(layout: Layout) -> Component:
+    return Component(
+        KWOK,
+        (
+            str(layout.binaries / KWOK),
+            f"--kubeconfig={layout.kubeconfig}",
+            f"--config={SOURCES / 'kwok' / 'stages.yaml'}",
+            f"--manage-nodes-with-label-selector={_SELECTOR}",
+            "--node-lease-duration-seconds=40",
+        ),
+    )
+
+
+def _simulated_nodes(api: ApiServer) -> set[str]:
+    listed = api.get(f"/api/v1/nodes?labelSelector={SIMULATED}%3D{KWOK}")
+    return {node["metadata"]["name"] for node in listed["items"]}
+
+
+def _ready(api: ApiServer, name: str) -> bool:
+    return node_ready(api, name)
+
+
+def _node(name: str) -> Manifest:
+    labels = {SIMULATED: KWOK, "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"taints": [{"key": TAINT, "value": KWOK, "effect": "NoSchedule"}]},
+    }
+
+
+def _node_status(name: str, gpus: int) -> Manifest:
+    resources = {"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": str(gpus)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name},
+        "status": {"capacity": resources, "allocatable": resources},
+    }

@@ -1,0 +1,1 @@
+"""From a JSON Lines file to token sequences."""

@@ -1,0 +1,1 @@
+"""Measuring an adapter against its base model, on the same questions."""

@@ -1,0 +1,82 @@
+"""Where an adapter comes from: enough to make it again, and to tell whether it was changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tunesmith.api.finetunejob import DatasetReceipt
+from tunesmith.api.schema import ApiModel
+from tunesmith.api.trainer_contract import TrainingPlan, plan_digest
+
+LIBRARIES = ("tunesmith", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+
+class BaseModelLineage(ApiModel):
+    uri: str
+    digest: str
+    #: Commit of the hub repository; unset for models on a claim.
+    revision: str | None = None
+
+
+class Lineage(ApiModel):
+    """The content of lineage.json."""
+
+    owner: str
+    base_model: BaseModelLineage
+    dataset_uri: str
+    dataset: DatasetReceipt
+    plan_digest: str
+    #: The whole plan: method, hyperparameters and seeds.
+    plan: TrainingPlan
+    image: str
+    libraries: dict[str, str]
+    device: str
+    compute_type: str
+    started_at: str
+    finished_at: str
+
+
+def lineage_of(
+    plan: TrainingPlan,
+    base_model: BaseModelLineage,
+    dataset: DatasetReceipt,
+    *,
+    device: str,
+    compute_type: str,
+    started_at: str,
+) -> Lineage:
+    return Lineage(
+        owner=plan.owner,
+        base_model=base_model,
+        dataset_uri=plan.dataset.uri,
+        dataset=dataset,
+        plan_digest=plan_digest(plan),
+        plan=plan,
+        image=plan.image,
+        libraries=library_versions(),
+        device=device,
+        compute_type=compute_type,
+        started_at=started_at,
+        finished_at=now(),
+    )
+
+
+def library_versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout
+            continue
+    return found
+
+
+def hub_revision(folder: Path) -> str | None:
+    """The commit of a downloaded model: the hub's cache keeps it in .../snapshots/<commit>."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,100 @@
+"""The trainer's entry: read the plan, do what it says, say how it ended.
+
+    python -m tunesmith_trainer                      in a pod
+    python -m tunesmith_trainer --plan plan.json --termination end.json
+
+The exit code and one JSON line (the termination message) say how it ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunesmith.api.trainer_contract import (
+    PLAN_PATH,
+    PLAN_READER,
+    PROGRESS_PORT,
+    TERMINATION_PATH,
+    EvaluationPlan,
+    ExitCode,
+    TerminationMessage,
+    TrainingPlan,
+)
+
+from tunesmith_trainer.failure import Preempted, exit_code_of, failure_from, preempt_on_sigterm
+from tunesmith_trainer.machine import prepare_environment
+from tunesmith_trainer.progress import ProgressBoard, serve_progress
+
+log = logging.getLogger("tunesmith_trainer")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    start_logging()
+    prepare_environment()
+    try:
+        preempt_on_sigterm()
+        board = ProgressBoard()
+        serve_progress(board, options.port)
+        message = carry_out(PLAN_READER.validate_json(options.plan.read_bytes()), board)
+        code = ExitCode.SUCCEEDED
+    except (Exception, Preempted) as error:
+        message, code = ended(error)
+    leave(message, options.termination)
+    return int(code)
+
+
+def carry_out(plan: TrainingPlan | EvaluationPlan, board: ProgressBoard) -> TerminationMessage:
+    match plan:
+        case TrainingPlan():
+            from tunesmith_trainer.train.recipe import train
+
+            log.info("training for %s", plan.owner)
+            return TerminationMessage(training=train(plan, board))
+        case EvaluationPlan():
+            from tunesmith_trainer.evaluate.recipe import evaluate
+
+            log.info("evaluating for %s", plan.owner)
+            return TerminationMessage(evaluation=evaluate(plan, board))
+
+
+def ended(error: BaseException) -> tuple[TerminationMessage, ExitCode]:
+    failure = failure_from(error)
+    code = exit_code_of(failure)
+    if code is ExitCode.INTERNAL:
+        log.error("unexpected error", exc_info=error)
+    log.error("%s (%s): %s", failure.reason, failure.failure_class, failure.message)
+    return TerminationMessage(failure=failure), code
+
+
+def leave(message: TerminationMessage, path: Path) -> None:
+    """The last word. The kubelet reads it from the file; the exit code counts without it, too."""
+    try:
+        path.write_text(message.to_line(), encoding="utf-8")
+    except OSError as error:
+        log.warning("cannot write %s (%s): %s", path, error.strerror, message.to_line())
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tunesmith-trainer", description="Carry out one plan.")
+    parser.add_argument("--plan", type=Path, default=Path(PLAN_PATH), help="the plan, as JSON")
+    parser.add_argument(
+        "--termination",
+        type=Path,
+        default=Path(TERMINATION_PATH),
+        help="where the last word goes, one JSON line",
+    )
+    parser.add_argument("--port", type=int, default=PROGRESS_PORT, help="port of the progress")
+    return parser.parse_args(arguments)
+
+
+def start_logging() -> None:
+    """Plain lines with the time; of the libraries only what is wrong."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    log.setLevel(os.environ.get("TUNESMITH_LOG_LEVEL", "INFO"))

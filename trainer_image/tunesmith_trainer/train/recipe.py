@@ -1,0 +1,177 @@
+"""The training recipe, from the plan to a published adapter. Reads from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from tunesmith.api.finetunejob import Artifact, TrainingPhase
+from tunesmith.api.trainer_contract import TrainingOutcome, TrainingPlan, plan_digest
+
+from tunesmith_trainer import artifact, sources
+from tunesmith_trainer.data.chat import ChatFormat, Example, load_chat_format, require_length
+from tunesmith_trainer.data.dataset import read_dataset, require_enough
+from tunesmith_trainer.data.split import Split, split_and_deduplicate
+from tunesmith_trainer.lineage import BaseModelLineage, Lineage, hub_revision, lineage_of, now
+from tunesmith_trainer.progress import ProgressBoard
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
+
+log = logging.getLogger(__name__)
+
+
+def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
+    """Train, or report what an earlier attempt at the same plan has already trained."""
+    board.training(phase=TrainingPhase.PREPARING)
+    started_at = now()
+    output = Path(plan.output.path or "")
+    split = prepare_data(plan, board)
+    base_folder = sources.model_folder(plan.base_model)
+    base_model = identify_base_model(plan, base_folder)
+    finished = artifact.recall(output, plan_digest(plan), split.receipt, base_model.digest)
+    if finished is not None:
+        log.info("already trained: %s", finished.artifact.uri)
+        board.training(**dict(finished.progress))
+        return finished
+
+    artifact.require_writable(output, plan.output.uri)
+    chat = load_chat_format(base_folder, plan.base_model.uri)
+    train_examples, held_out_examples = tokenise(plan, split, chat)
+
+    with TemporaryDirectory(prefix="checkpoints-", dir=scratch()) as checkpoints:
+        trainer = build_trainer(
+            plan, base_folder, chat, train_examples, held_out_examples, Path(checkpoints), board
+        )
+        trainer.train()
+        board.training(phase=TrainingPhase.SAVING, eta=None)
+        lineage = lineage_of(
+            plan,
+            base_model,
+            split.receipt,
+            device=str(trainer.model.device),
+            compute_type=str(trainer.model.dtype).removeprefix("torch."),
+            started_at=started_at,
+        )
+        folder, digest = artifact.publish(
+            output,
+            plan.output.uri,
+            lambda staging: write_result(staging, trainer, chat, split, lineage),
+        )
+
+    uri = f"{plan.output.uri.rstrip('/')}/{folder.name}"
+    outcome = TrainingOutcome(
+        artifact=Artifact(
+            uri=uri, digest=digest, base_model_digest=base_model.digest, rank=plan.lora.rank
+        ),
+        dataset=split.receipt,
+        held_out_uri=f"{uri}/{artifact.HELD_OUT_FILE}",
+        progress=board.training(phase=TrainingPhase.DONE, percent=100),
+    )
+    artifact.remember(output, plan.output.uri, plan_digest(plan), outcome)
+    log.info("published %s (%s)", uri, digest)
+    return outcome
+
+
+def prepare_data(plan: TrainingPlan, board: ProgressBoard) -> Split:
+    """Read, seal the held-out side, drop duplicates: no library heavier than the standard one."""
+    conversations = read_dataset(sources.dataset_file(plan.dataset), plan.dataset)
+    require_enough(conversations, plan.dataset)
+    split = split_and_deduplicate(conversations, plan.held_out)
+    receipt = split.receipt
+    board.dataset(receipt)
+    log.info(
+        "%d rows: %d held out, %d duplicates dropped, %d to train on",
+        receipt.rows,
+        receipt.held_out_rows,
+        receipt.duplicate_rows,
+        receipt.train_rows,
+    )
+    return split
+
+
+def identify_base_model(plan: TrainingPlan, folder: Path) -> BaseModelLineage:
+    began = time.monotonic()
+    digest = artifact.base_model_digest(folder)
+    log.info("base model %s, read in %.1f s", digest, time.monotonic() - began)
+    return BaseModelLineage(uri=plan.base_model.uri, digest=digest, revision=hub_revision(folder))
+
+
+def tokenise(
+    plan: TrainingPlan, split: Split, chat: ChatFormat
+) -> tuple[list[Example], list[Example]]:
+    train_examples = [chat.example(conversation) for conversation in split.train]
+    held_out_examples = [chat.example(conversation) for conversation in split.held_out]
+    require_length([*train_examples, *held_out_examples], plan.training.max_length)
+    tokens = sum(len(example.tokens) for example in train_examples)
+    learned = sum(len(example.tokens) - example.prompt_length for example in train_examples)
+    log.info("%d tokens to train on, %d of them answers", tokens, learned)
+    return train_examples, held_out_examples
+
+
+def scratch() -> Path:
+    from tunesmith_trainer.machine import scratch_folder
+
+    return scratch_folder()
+
+
+def build_trainer(
+    plan: TrainingPlan,
+    base_folder: Path,
+    chat: ChatFormat,
+    train_examples: list[Example],
+    held_out_examples: list[Example],
+    checkpoints: Path,
+    board: ProgressBoard,
+) -> SFTTrainer:
+    """TRL's trainer with our data, already in tokens, and our adapter."""
+    from torch import bfloat16
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    from tunesmith_trainer import machine
+    from tunesmith_trainer.model import load_base_model
+    from tunesmith_trainer.train.answer_loss import AnswerLossTrainer
+    from tunesmith_trainer.train.lora import lora_config, require_targets
+    from tunesmith_trainer.train.settings import as_dataset, settings
+    from tunesmith_trainer.train.watch import Watch
+
+    machine.use_all_processors()
+    device = machine.device()
+    on_gpu = device.type == "cuda"
+    compute_type = machine.compute_type(device)
+    model = load_base_model(base_folder, plan.base_model.uri, compute_type, device)
+    require_targets(model, plan.lora, plan.base_model.uri)
+    trainer = (SFTTrainer if on_gpu else AnswerLossTrainer)(
+        model=model,
+        args=settings(plan.training, checkpoints, on_gpu=on_gpu, bf16=compute_type == bfloat16),
+        train_dataset=as_dataset(train_examples),
+        eval_dataset=as_dataset(held_out_examples),
+        processing_class=chat.tokenizer,
+        peft_config=lora_config(plan.lora),
+        callbacks=[Watch(board)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def write_result(
+    folder: Path, trainer: SFTTrainer, chat: ChatFormat, split: Split, lineage: Lineage
+) -> None:
+    from tunesmith_trainer.train.lora import save_adapter
+
+    save_adapter(trainer.model, folder, lineage.base_model.uri)
+    chat.tokenizer.save_pretrained(folder)
+    lines = "".join(f"{conversation.to_line()}\n" for conversation in split.held_out)
+    (folder / artifact.HELD_OUT_FILE).write_text(lines, encoding="utf-8")
+    (folder / artifact.LINEAGE_FILE).write_text(as_json(lineage.to_json()), encoding="utf-8")
+    history = trainer.state.log_history
+    (folder / artifact.METRICS_FILE).write_text(as_json(history), encoding="utf-8")
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value, indent=2) + "\n"
