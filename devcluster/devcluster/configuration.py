@@ -26,24 +26,27 @@ IDENTITIES = (ADMIN, "controller-manager", "scheduler", "proxy", "kubelet")
 
 
 def write_configuration(layout: Layout, shared: tuple[Path, ...]) -> None:
-    """Write every file anew: they follow from the layout alone."""
+    """Write what has changed: kube-proxy ends when its file is written, even with the same text."""
     folder = layout.configuration
-    network = folder / "cni"
-    network.mkdir(parents=True, exist_ok=True)
-    (network / "10-pods.conflist").write_text(pod_network(RUN_DIRECTORY / "cni"))
-    (folder / "resolv.conf").write_text("")  # the cluster's names alone: no server outside is asked
-    layout.container_defaults.write_text(container_defaults(shared))
-    (folder / "containerd.toml").write_text(_containerd(layout))
-    registries = folder / "registries" / "_default"
-    registries.mkdir(parents=True, exist_ok=True)
-    (registries / "hosts.toml").write_text(_NO_REGISTRY)
-    (folder / "audit.yaml").write_text(json.dumps(_AUDIT_POLICY, indent=1))
-    (folder / "kubelet.yaml").write_text(json.dumps(_kubelet(layout), indent=1))
-    (folder / "scheduler.yaml").write_text(json.dumps(_scheduler(layout), indent=1))
-    (folder / "proxy.yaml").write_text(json.dumps(_proxy(layout), indent=1))
+    files = {
+        folder / "cni" / "10-pods.conflist": pod_network(RUN_DIRECTORY / "cni"),
+        # Empty: pods ask for the cluster's names alone, and no server outside.
+        folder / "resolv.conf": "",
+        folder / "registries" / "_default" / "hosts.toml": _NO_REGISTRY,
+        layout.container_defaults: container_defaults(shared),
+        folder / "containerd.toml": _containerd(layout),
+        folder / "audit.yaml": json.dumps(_AUDIT_POLICY, indent=1),
+        folder / "kubelet.yaml": json.dumps(_kubelet(layout), indent=1),
+        folder / "scheduler.yaml": json.dumps(_scheduler(layout), indent=1),
+        folder / "proxy.yaml": json.dumps(_proxy(layout), indent=1),
+        layout.kubeconfig: _kubeconfig(layout, ADMIN),
+    }
     for identity in IDENTITIES:
-        layout.component_kubeconfig(identity).write_text(_kubeconfig(layout, identity))
-    layout.kubeconfig.write_text(_kubeconfig(layout, ADMIN))
+        files[layout.component_kubeconfig(identity)] = _kubeconfig(layout, identity)
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
     layout.kubeconfig.chmod(0o600)
 
 
