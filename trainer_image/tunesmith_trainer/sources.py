@@ -60,6 +60,13 @@ def dataset_file(source: PlannedDataset) -> Path:
     )
 
 
+def mounted(source: PlannedSource) -> Path:
+    """The folder of something that must be on a volume of this pod."""
+    if source.path is None:
+        raise TrainerError(Reason.INTERNAL, f"the plan names no path for {source.uri}")
+    return Path(source.path)
+
+
 def listed(folder: Path, limit: int = 5) -> str:
     """What lies in a folder, for a message."""
     try:

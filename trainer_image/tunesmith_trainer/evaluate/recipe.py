@@ -31,7 +31,7 @@ def evaluate(plan: EvaluationPlan, board: ProgressBoard) -> EvaluationOutcome:
     suites = [read_suite(planned) for planned in plan.suites]
     adapter_folder = verified_adapter(plan)
     if plan.output is not None:
-        artifact.require_writable(Path(plan.output.path or ""), plan.output.uri)
+        artifact.require_writable(sources.mounted(plan.output), plan.output.uri)
     base_folder = sources.model_folder(plan.base_model)
     base_model_digest = artifact.base_model_digest(base_folder)
     chat = load_chat_format(base_folder, plan.base_model.uri)
@@ -95,7 +95,7 @@ class AnswerCounter:
 
 def verified_adapter(plan: EvaluationPlan) -> Path:
     """The adapter's folder. Raises TrainerError unless it holds what the plan says."""
-    folder = Path(plan.adapter.path or "")
+    folder = sources.mounted(plan.adapter)
     try:
         found = artifact.adapter_digest(folder)
     except OSError as error:
@@ -133,7 +133,7 @@ def judge(
         rows = [json.dumps(dict(zip(names, row, strict=True))) for row in columns]
         with artifact.output_errors(output.uri):
             artifact.write_whole(
-                Path(output.path or "") / f"{suite.name}.jsonl", "".join(f"{row}\n" for row in rows)
+                sources.mounted(output) / f"{suite.name}.jsonl", "".join(f"{row}\n" for row in rows)
             )
     comparison = compare(base, adapter)
     log.info(

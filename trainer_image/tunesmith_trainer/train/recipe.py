@@ -29,7 +29,7 @@ def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
     """Train, or report what an earlier attempt at the same plan has already trained."""
     board.training(phase=TrainingPhase.PREPARING)
     started_at = now()
-    output = Path(plan.output.path or "")
+    output = sources.mounted(plan.output)
     split = prepare_data(plan, board)
     base_folder = sources.model_folder(plan.base_model)
     base_model = identify_base_model(plan, base_folder)
