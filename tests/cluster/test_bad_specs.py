@@ -94,6 +94,7 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
     ({"evaluation": {"metric": "F1"}}, '"ExactMatch", "Accuracy", "TokenF1", "JsonFieldF1"'),
     ({"evaluation": {"maxItems": 1}}, "evaluation.maxItems must be between 2 and 100000"),
     ({"resources": {"gpus": -1}}, "resources.gpus must be between 0 and 16"),
+    ({"resources": {"gpus": 2}}, "training and evaluation use one GPU"),
     ({"resources": {"memory": "a lot"}}, "must be a Kubernetes quantity such as 500m, 2 or 16Gi"),
     ({"backoffLimit": -1}, "backoffLimit must be between 0 and 100"),
     ({"activeDeadlineSeconds": 0}, "activeDeadlineSeconds must be at least 1 second"),

@@ -22,7 +22,6 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 #: What is served, and so what an adapter's digest is about.
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
-HELD_OUT_FILE = "heldout.jsonl"
 LINEAGE_FILE = "lineage.json"
 METRICS_FILE = "metrics.json"
 

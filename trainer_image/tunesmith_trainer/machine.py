@@ -41,9 +41,9 @@ def prepare_environment() -> None:
         # The tokenizer's own threads and those of the data loader's processes deadlock.
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": str(processors()),
-        # A thread that waits for its sisters gives its core away soon. It else spins for so long
-        # that on a shared node a step takes ten times as long; alone there is no difference.
-        "GOMP_SPINCOUNT": "10000",
+        # A thread that waits for its sisters gives its core away at once: on a shared node, to
+        # spin is to take time from whatever it waits for.
+        "OMP_WAIT_POLICY": "PASSIVE",
         # One process drives one GPU; the libraries would split batches over all they see.
         "CUDA_VISIBLE_DEVICES": "0",
     }.items():

@@ -10,6 +10,7 @@ from pydantic import Field
 from tunesmith.api.locations import CONFIG_MAP_PATTERN, PVC_FOLDER_PATTERN, PVC_PATTERN
 from tunesmith.api.objects import (
     NO_PARENT,
+    ONE_GPU,
     Condition,
     DatasetFormat,
     Digest,
@@ -171,6 +172,7 @@ class EvalRunSpec(ApiModel):
     )
 
     cel_rules = (
+        ONE_GPU,
         rule(
             "self == oldSelf",
             "the spec of an EvalRun cannot be changed, so that its verdict always says what it is "

@@ -16,6 +16,7 @@ from tunesmith.api.locations import (
 )
 from tunesmith.api.objects import (
     NO_PARENT,
+    ONE_GPU,
     Condition,
     DatasetFormat,
     Digest,
@@ -280,6 +281,7 @@ class FineTuneJobSpec(ApiModel):
     )
 
     cel_rules = (
+        ONE_GPU,
         rule(
             "self == oldSelf",
             "the spec of a FineTuneJob cannot be changed, so that its result always says how it "

@@ -113,6 +113,13 @@ class Resources(ApiModel):
     memory: Quantity | None = Field(default=None, description="Memory, for example 64Gi.")
 
 
+#: Training and evaluation use one GPU each.
+ONE_GPU = rule(
+    "self.resources.gpus <= 1",
+    "resources.gpus must be 0 or 1: training and evaluation use one GPU",
+)
+
+
 class EnvironmentVariable(ApiModel):
     """A plain environment variable. For secrets use a secretRef of the source that needs it."""
 

@@ -165,7 +165,6 @@ class TrainingOutcome(ApiModel):
 
     artifact: Artifact
     dataset: DatasetReceipt
-    held_out_uri: str
     progress: Progress
 
 

@@ -165,6 +165,9 @@ def _attempt(job: Object, pod: Object | None) -> Attempt:
         return Attempt(**common, state=AttemptState.FAILED, message=message, failure=failure)
     if pod and pods.phase(pod) == "Running" and not pods.is_leaving(pod):
         return Attempt(**common, state=AttemptState.RUNNING, pod_address=pods.address(pod))
+    if end:
+        # The pod has ended and the Job controller has yet to say so.
+        return Attempt(**common, state=AttemptState.RUNNING)
     trouble = pods.trouble(pod) if pod else None
     return Attempt(**common, state=AttemptState.WAITING, trouble=trouble)
 

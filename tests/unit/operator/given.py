@@ -169,7 +169,6 @@ def trained() -> TerminationMessage:
         training=TrainingOutcome(
             artifact=artifact(),
             dataset=receipt(),
-            held_out_uri="pvc://adapters/h.jsonl",
             progress=Progress(phase=TrainingPhase.DONE, step=10, total_steps=10, percent=100),
         )
     )

@@ -46,7 +46,6 @@ def remembered(output: Path) -> TrainingOutcome:
             uri=f"{URI}/{folder.name}", digest=digest, base_model_digest=BASE, rank=16
         ),
         dataset=receipt(),
-        held_out_uri=f"{URI}/{folder.name}/heldout.jsonl",
         progress=Progress(phase=TrainingPhase.DONE),
     )
     artifact.remember(output, URI, PLAN, outcome)

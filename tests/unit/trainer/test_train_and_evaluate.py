@@ -12,6 +12,7 @@ import pytest
 from tunesmith.api.evalrun import EvaluationPhase, Metric
 from tunesmith.api.finetunejob import TrainingPhase
 from tunesmith.api.trainer_contract import (
+    HELD_OUT_FILE,
     PLAN_READER,
     EvaluationOutcome,
     EvaluationPlan,
@@ -100,12 +101,12 @@ def evaluation_plan(trained: Trained, **changes: Any) -> EvaluationPlan:
             {
                 "suite": {
                     "name": "held-out",
-                    "dataset": {"uri": outcome.held_out_uri},
+                    "dataset": {"uri": f"{outcome.artifact.uri}/{HELD_OUT_FILE}"},
                     "maxNewTokens": 8,
                 },
                 "dataset": {
-                    "uri": outcome.held_out_uri,
-                    "path": str(trained.folder / artifact.HELD_OUT_FILE),
+                    "uri": f"{outcome.artifact.uri}/{HELD_OUT_FILE}",
+                    "path": str(trained.folder / HELD_OUT_FILE),
                     "digest": outcome.dataset.held_out_digest,
                 },
             }

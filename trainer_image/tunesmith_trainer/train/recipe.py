@@ -10,7 +10,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tunesmith.api.finetunejob import Artifact, TrainingPhase
-from tunesmith.api.trainer_contract import TrainingOutcome, TrainingPlan, plan_digest
+from tunesmith.api.trainer_contract import (
+    HELD_OUT_FILE,
+    TrainingOutcome,
+    TrainingPlan,
+    plan_digest,
+)
 
 from tunesmith_trainer import artifact, sources
 from tunesmith_trainer.data.chat import ChatFormat, Example, load_chat_format, require_length
@@ -69,7 +74,6 @@ def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
             uri=uri, digest=digest, base_model_digest=base_model.digest, rank=plan.lora.rank
         ),
         dataset=split.receipt,
-        held_out_uri=f"{uri}/{artifact.HELD_OUT_FILE}",
         progress=board.training(phase=TrainingPhase.DONE, percent=100),
     )
     artifact.remember(output, plan.output.uri, plan_digest(plan), outcome)
@@ -167,7 +171,7 @@ def write_result(
     save_adapter(trainer.model, folder, lineage.base_model.uri)
     chat.tokenizer.save_pretrained(folder)
     lines = "".join(f"{conversation.to_line()}\n" for conversation in split.held_out)
-    (folder / artifact.HELD_OUT_FILE).write_text(lines, encoding="utf-8")
+    (folder / HELD_OUT_FILE).write_text(lines, encoding="utf-8")
     (folder / artifact.LINEAGE_FILE).write_text(as_json(lineage.to_json()), encoding="utf-8")
     history = trainer.state.log_history
     (folder / artifact.METRICS_FILE).write_text(as_json(history), encoding="utf-8")
