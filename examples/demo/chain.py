@@ -21,6 +21,8 @@ MODEL_NAME = "smollm2-135m-instruct"
 JOB = "package-reader"
 DEPLOYMENT = "packaging"
 FOLLOW_SECONDS = 3.0
+#: Progress within a state is told at most this often.
+QUIET_SECONDS = 15.0
 
 Say = Callable[[str], None]
 
@@ -87,20 +89,25 @@ def _owned_by_nobody(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 def follow(kubectl: Kubectl, say: Say, seconds: float) -> None:
     """Tell what changes until the adapter is served. Raises SystemExit when it will not be."""
     deadline = time.monotonic() + seconds
-    told = ""
+    told, told_state, told_at = "", "", 0.0
     while time.monotonic() < deadline:
         job = kubectl.get("finetunejob", JOB)
         deployment = kubectl.get("adapterdeployment", DEPLOYMENT)
         line = " | ".join(part for part in (_job_line(job), _serving_line(deployment)) if part)
-        if line != told:
+        state = f"{_state(job)} {_state(deployment)}"
+        if state != told_state or (line != told and time.monotonic() - told_at > QUIET_SECONDS):
             say(line)
-            told = line
+            told, told_state, told_at = line, state, time.monotonic()
         if job.get("status", {}).get("state") in ("Rejected", "Failed"):
             raise SystemExit(conditions(job)["Ready"]["message"])
         if _serves(deployment, JOB):
             return
         time.sleep(FOLLOW_SECONDS)
     raise SystemExit(f"not served after {seconds:.0f} s; last seen: {told}")
+
+
+def _state(raw: Object) -> str:
+    return str(raw.get("status", {}).get("state", "new"))
 
 
 def _job_line(job: Object) -> str:
