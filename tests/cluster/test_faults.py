@@ -232,6 +232,15 @@ def test_the_fault_is_named_with_its_remedy(faulty: Kubectl, fault: Fault) -> No
     assert fault.remedy in stalled["message"]
 
 
+def test_of_many_attempts_only_the_last_two_are_kept(faulty: Kubectl) -> None:
+    deadline = time.monotonic() + 120
+    while faulty.get("finetunejob", "dataset-empty")["status"]["attempt"] < 3:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    kept = faulty.list("jobs", "tunesmith.dev/finetunejob=dataset-empty")
+    assert len([job for job in kept if "deletionTimestamp" not in job["metadata"]]) <= 2
+
+
 @by_fault
 def test_the_job_goes_on_by_itself_once_the_fault_is_mended(mended: Kubectl, fault: Fault) -> None:
     mended.wait(f"finetunejob/{fault.name}", "Succeeded", TRAIN_SECONDS)

@@ -72,6 +72,10 @@ class ApiError(Exception):
     def not_found(self) -> bool:
         return self.status == 404
 
+    @property
+    def namespace_terminating(self) -> bool:
+        return self.status == 403 and "because it is being terminated" in self.message
+
 
 class Cluster:
     """A connection to one API server."""

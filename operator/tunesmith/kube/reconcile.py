@@ -26,8 +26,17 @@ class Source:
 
 async def carry_out(cluster: Cluster, source: Source, plan: Plan, now: datetime) -> Pass:
     """Children first, then the status, and only what is true by then is announced."""
-    raw = source.raw
-    namespace = raw["metadata"]["namespace"]
+    try:
+        await _make_children(cluster, source.raw["metadata"]["namespace"], plan)
+    except ApiError as error:
+        if error.namespace_terminating:
+            # The children went before their owner, which follows: nothing is to be made again.
+            return Pass()
+        raise
+    return await _write_status(cluster, source, plan, now)
+
+
+async def _make_children(cluster: Cluster, namespace: str, plan: Plan) -> None:
     for manifest in plan.create:
         if await cluster.create(manifest):
             log.info("created %s %s/%s", manifest["kind"], namespace, manifest["metadata"]["name"])
@@ -37,6 +46,10 @@ async def carry_out(cluster: Cluster, source: Source, plan: Plan, now: datetime)
     for kind, name in plan.delete:
         await cluster.delete(kind, namespace, name)
         log.info("deleted %s %s/%s", kind, namespace, name)
+
+
+async def _write_status(cluster: Cluster, source: Source, plan: Plan, now: datetime) -> Pass:
+    raw = source.raw
     status = without_empty(plan.status.to_json())
     if status != without_empty(raw.get("status", {})):
         try:
