@@ -12,26 +12,35 @@ from typing import Any
 import kopf
 
 from tunesmith import __version__
-from tunesmith.adapterdeployment import reconcile as adapterdeployment
+from tunesmith.adapterdeployment.observe import observe as observe_deployment
+from tunesmith.adapterdeployment.plan import plan as plan_deployment
 from tunesmith.api import GROUP, VERSION
+from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.api.evalrun import EvalRun
+from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Kind
-from tunesmith.evalrun import reconcile as evalrun
-from tunesmith.finetunejob import reconcile as finetunejob
+from tunesmith.evalrun.observe import observe as observe_run
+from tunesmith.evalrun.plan import plan as plan_run
+from tunesmith.finetunejob.observe import observe as observe_job
+from tunesmith.finetunejob.plan import plan as plan_job
 from tunesmith.health import HealthServer
 from tunesmith.kube.cluster import ApiError, Cluster
 from tunesmith.kube.labels import MANAGED_BY, MANAGER, OWNER_LABELS
 from tunesmith.kube.lease import Lease, LeaseSettings
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.reconcile import Room, one_pass
 from tunesmith.kube.workqueue import Key, Pass, WorkQueue
 from tunesmith.settings import Settings, settings
 
 log = logging.getLogger(__name__)
 
 #: One room for each kind.
-ROOMS = {
-    Kind.FINE_TUNE_JOB: finetunejob.reconcile,
-    Kind.EVAL_RUN: evalrun.reconcile,
-    Kind.ADAPTER_DEPLOYMENT: adapterdeployment.reconcile,
+ROOMS: dict[Kind, Room[Any, Any]] = {
+    Kind.FINE_TUNE_JOB: Room(FineTuneJob.from_object, observe_job, plan_job),
+    Kind.EVAL_RUN: Room(EvalRun.from_object, observe_run, plan_run),
+    Kind.ADAPTER_DEPLOYMENT: Room(
+        AdapterDeployment.from_object, observe_deployment, plan_deployment
+    ),
 }
 PLURALS = {
     Kind.FINE_TUNE_JOB: "finetunejobs",
@@ -105,7 +114,7 @@ def _adapters_may_have_changed(queue: WorkQueue, job: kopf.Body) -> None:
 
 
 async def dispatch(cluster: Cluster, pods: PodHttp, chosen: Settings, key: Key) -> Pass:
-    return await ROOMS[Kind(key.kind)](cluster, pods, chosen, key)
+    return await one_pass(ROOMS[Kind(key.kind)], cluster, pods, chosen, key)
 
 
 async def operate(chosen: Settings, stop: asyncio.Event) -> None:

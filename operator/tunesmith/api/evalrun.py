@@ -11,10 +11,10 @@ from tunesmith.api.locations import CONFIG_MAP_PATTERN, PVC_FOLDER_PATTERN, PVC_
 from tunesmith.api.objects import (
     NO_PARENT,
     ONE_GPU,
+    AttemptStatus,
     Condition,
     DatasetFormat,
     Digest,
-    Failure,
     ModelSource,
     ObjectMeta,
     PodTemplate,
@@ -246,12 +246,9 @@ class EvalState(StrEnum):
     ERROR = "Error"
 
 
-class EvalRunStatus(ApiModel):
+class EvalRunStatus(AttemptStatus):
     """What has been observed."""
 
-    observed_generation: int | None = Field(
-        default=None, description="The generation of the spec that this status is about."
-    )
     state: EvalState | None = Field(default=None, description="One word for people.")
     conditions: list[Condition] = Field(
         default_factory=list,
@@ -272,16 +269,7 @@ class EvalRunStatus(ApiModel):
     gates: list[GateResult] = Field(
         default_factory=list, max_length=16, description="What each gate says."
     )
-    attempt: int | None = Field(default=None, description="Number of the current attempt, from 1.")
-    counted_failures: int | None = Field(
-        default=None, description="Failed attempts that count towards backoffLimit."
-    )
-    job_name: str | None = Field(
-        default=None, max_length=253, description="The batch Job of the current attempt."
-    )
     progress: EvaluationProgress | None = Field(default=None, description="How far it is.")
-    failure: Failure | None = Field(default=None, description="How the last attempt ended.")
-    start_time: Timestamp | None = Field(default=None, description="When the first attempt began.")
     completion_time: Timestamp | None = Field(default=None, description="When the verdict fell.")
 
 

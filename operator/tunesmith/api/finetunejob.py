@@ -17,10 +17,10 @@ from tunesmith.api.locations import (
 from tunesmith.api.objects import (
     NO_PARENT,
     ONE_GPU,
+    AttemptStatus,
     Condition,
     DatasetFormat,
     Digest,
-    Failure,
     ModelSource,
     ObjectMeta,
     PodTemplate,
@@ -365,12 +365,9 @@ class JobState(StrEnum):
     FAILED = "Failed"
 
 
-class FineTuneJobStatus(ApiModel):
+class FineTuneJobStatus(AttemptStatus):
     """What has been observed."""
 
-    observed_generation: int | None = Field(
-        default=None, description="The generation of the spec that this status is about."
-    )
     state: JobState | None = Field(default=None, description="One word for people.")
     conditions: list[Condition] = Field(
         default_factory=list,
@@ -381,19 +378,10 @@ class FineTuneJobStatus(ApiModel):
         ),
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
-    attempt: int | None = Field(default=None, description="Number of the current attempt, from 1.")
-    counted_failures: int | None = Field(
-        default=None, description="Failed attempts that count towards backoffLimit."
-    )
-    job_name: str | None = Field(
-        default=None, max_length=253, description="The batch Job of the current attempt."
-    )
     progress: Progress | None = Field(default=None, description="How far training is.")
     dataset: DatasetReceipt | None = Field(default=None, description="What became of the rows.")
     artifact: Artifact | None = Field(default=None, description="The adapter that came out.")
     evaluation: JobEvaluation | None = Field(default=None, description="How it was judged.")
-    failure: Failure | None = Field(default=None, description="How the last failed attempt ended.")
-    start_time: Timestamp | None = Field(default=None, description="When the first attempt began.")
     completion_time: Timestamp | None = Field(default=None, description="When training succeeded.")
 
 

@@ -233,6 +233,23 @@ class Failure(ApiModel):
     finished_at: Timestamp = Field(description="When the attempt ended.")
 
 
+class AttemptStatus(ApiModel):
+    """The part of a status that tells of attempts, for the kinds that work through batch Jobs."""
+
+    observed_generation: int | None = Field(
+        default=None, description="The generation of the spec that this status is about."
+    )
+    attempt: int | None = Field(default=None, description="Number of the current attempt, from 1.")
+    counted_failures: int | None = Field(
+        default=None, description="Failed attempts that count towards backoffLimit."
+    )
+    job_name: str | None = Field(
+        default=None, max_length=253, description="The batch Job of the current attempt."
+    )
+    failure: Failure | None = Field(default=None, description="How the last failed attempt ended.")
+    start_time: Timestamp | None = Field(default=None, description="When the first attempt began.")
+
+
 class Kind(StrEnum):
     """The three kinds."""
 

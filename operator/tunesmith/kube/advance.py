@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import Protocol, TypedDict
+from typing import TypedDict
 
-from tunesmith.api.objects import ConditionStatus, Failure, FailureClass, ObjectMeta
+from tunesmith.api.objects import AttemptStatus, ConditionStatus, Failure, FailureClass, ObjectMeta
 from tunesmith.kube.attempts import (
     Attempt,
     AttemptState,
@@ -37,19 +37,6 @@ class Stage(Enum):
     FAILED = auto()
 
 
-class AttemptMemory(Protocol):
-    """The part of a status that remembers attempts."""
-
-    @property
-    def attempt(self) -> int | None: ...
-
-    @property
-    def counted_failures(self) -> int | None: ...
-
-    @property
-    def failure(self) -> Failure | None: ...
-
-
 @dataclass(frozen=True)
 class Advance:
     """The stage, and what is said and done about it."""
@@ -65,7 +52,7 @@ class Advance:
 
 def advance(
     attempt: Attempt | None,
-    before: AttemptMemory,
+    before: AttemptStatus,
     backoff_limit: int,
     missing: Trouble | None,
     settings: Settings,
@@ -157,7 +144,7 @@ class AttemptFields(TypedDict):
 
 
 def remembered_attempts(
-    attempt: Attempt | None, start: Start | None, before: AttemptMemory
+    attempt: Attempt | None, start: Start | None, before: AttemptStatus
 ) -> AttemptFields:
     """What the next status remembers of the attempts."""
     number, counted = before.attempt or 0, before.counted_failures or 0

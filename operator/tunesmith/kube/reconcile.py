@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, TypeVar
 
 from tunesmith.api.objects import Condition
 from tunesmith.kube.cluster import ApiError, Cluster, Object
 from tunesmith.kube.events import announcements, event_object
-from tunesmith.kube.plan import Plan
-from tunesmith.kube.workqueue import Pass
+from tunesmith.kube.plan import Plan, Status
+from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.workqueue import Key, Pass
+from tunesmith.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+class Parsed(Protocol):
+    """An object of ours as its model reads it."""
+
+    @property
+    def status(self) -> Status: ...
+
+
+Thing = TypeVar("Thing", bound=Parsed)
+Seen = TypeVar("Seen")
+
+
+@dataclass(frozen=True)
+class Room(Generic[Thing, Seen]):
+    """What one kind brings: how it is read, observed and planned."""
+
+    parse: Callable[[Object], Thing]
+    observe: Callable[[Cluster, PodHttp, Thing], Awaitable[Seen]]
+    plan: Callable[[Seen, Settings, datetime], Plan]
 
 
 @dataclass(frozen=True)
@@ -22,6 +45,22 @@ class Source:
 
     raw: Object
     conditions: list[Condition] = field(default_factory=list)
+
+
+async def one_pass(
+    room: Room[Thing, Seen], cluster: Cluster, pods: PodHttp, settings: Settings, key: Key
+) -> Pass:
+    """Read, decide, act."""
+    raw = await cluster.get(key.kind, key.namespace, key.name)
+    if raw is None:
+        return Pass(forget=True)
+    if "deletionTimestamp" in raw["metadata"]:
+        return Pass()
+    parsed = room.parse(raw)
+    observed = await room.observe(cluster, pods, parsed)
+    now = datetime.now(UTC)
+    plan = room.plan(observed, settings, now)
+    return await carry_out(cluster, Source(raw, parsed.status.conditions), plan, now)
 
 
 async def carry_out(cluster: Cluster, source: Source, plan: Plan, now: datetime) -> Pass:
