@@ -64,22 +64,23 @@ $(ML_VENV)/.complete:
 .PHONY: cluster
 cluster: ## Start a real single-node Kubernetes (build/kubeconfig).
 	@mkdir -p $(CACHE)/venvs
-	@$(PYTHON) -m devcluster up --mount $(CACHE)/venvs
+	@$(PYTHON) -m devcluster up --mount $(CACHE)/venvs:/opt/tunesmith/venvs
 
 .PHONY: cluster-down
 cluster-down: ## Stop it and leave nothing behind.
 	@$(PYTHON) -m devcluster down
 
 # A development image holds nothing: its containers see this machine's Python and these sources.
+DEV_PATH = /opt/tunesmith/venvs/$(notdir $(1))/bin:/usr/bin:/bin
+DEV_PYTHONPATH := /opt/tunesmith/operator:/opt/tunesmith/trainer_image
 image = $(PYTHON) -m devcluster image tunesmith.dev/$(1):dev --entrypoint=python3 \
-	--env PATH=$(BUILD)/venvs/$(2)/bin:/usr/bin:/bin \
-	--env PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trainer_image
+	--env PATH=$(call DEV_PATH,$(2)) --env PYTHONPATH=$(DEV_PYTHONPATH)
 
 .PHONY: images
 images: environments ## Make the development images: a few bytes each.
-	@$(call image,operator,operator)
-	@$(call image,trainer,ml)
-	@$(call image,vllm,ml)
+	@$(call image,operator,$(OPERATOR_VENV))
+	@$(call image,trainer,$(ML_VENV))
+	@$(call image,vllm,$(ML_VENV))
 
 .PHONY: install
 install: environments cluster images crds-check ## Install the chart into the cluster.
@@ -130,7 +131,7 @@ test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.
 test: ## Everything, from a bare machine to a clean one.
 	$(call say,1/4 lint and unit tests)
 	@$(MAKE) --no-print-directory test-fast
-	$(call say,2/4 the images (the first time about 10 minutes$(comma) then seconds))
+	$(call say,2/4 both images from their Dockerfiles (about 3 minutes))
 	@$(MAKE) --no-print-directory test-images
 	$(call say,3/4 against the API server)
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \

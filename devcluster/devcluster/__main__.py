@@ -10,7 +10,7 @@ from devcluster.build import build_all
 from devcluster.cluster import bring_up, machine_lock, owner
 from devcluster.image import NON_ROOT, Image, import_image
 from devcluster.layout import Layout, own_layout
-from devcluster.mounts import shared_folders
+from devcluster.mounts import Shared, shared_folders
 from devcluster.packages import IMAGE_PACKAGES, PACKAGES, install_packages
 from devcluster.progress import ClusterError, say
 from devcluster.remains import left_behind
@@ -50,10 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     up = command("up", _up, "start the cluster (builds what is missing)")
     up.add_argument(
         "--mount",
-        type=Path,
+        type=_shared,
         action="append",
         default=[],
-        help="a further folder that containers see, read-only, at the same path",
+        metavar="FOLDER[:PATH]",
+        help="a further folder that containers see, read-only, at that path or its own",
     )
     command("down", _down, "remove the cluster and all it stored")
     command("status", lambda layout, _: print_status(layout), "show the components")
@@ -78,6 +79,12 @@ def _add_image_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--workdir", default="/")
     parser.add_argument("--user", type=int, default=NON_ROOT)
+
+
+def _shared(text: str) -> Shared:
+    folder, _, destination = text.partition(":")
+    source = Path(folder).absolute()
+    return Shared(source, Path(destination) if destination else source)
 
 
 def _packages(_: Layout, arguments: argparse.Namespace) -> None:
@@ -110,7 +117,8 @@ def _image(layout: Layout, arguments: argparse.Namespace) -> None:
         working_directory=arguments.workdir,
         user=arguments.user,
     )
-    import_image(image, shared_folders(layout), layout.cluster / "images")
+    mount_points = tuple(each.destination for each in shared_folders(layout))
+    import_image(image, mount_points, layout.cluster / "images")
     say(f"{image.name} is in the cluster")
 
 

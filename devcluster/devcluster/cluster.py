@@ -16,7 +16,7 @@ from devcluster.configuration import PAUSE_IMAGE, write_configuration
 from devcluster.control_groups import create_groups, members
 from devcluster.image import Image, import_image
 from devcluster.layout import CONTAINERD_SOCKET, OWNER_RECORD, RUN_DIRECTORY, Layout
-from devcluster.mounts import shared_folders
+from devcluster.mounts import Shared, shared_folders
 from devcluster.network import (
     DNS_PORT,
     KUBELET_HEALTH_PORT,
@@ -65,7 +65,7 @@ def owner() -> Layout | None:
         return None
 
 
-def bring_up(layout: Layout, extra_folders: tuple[Path, ...] = ()) -> None:
+def bring_up(layout: Layout, extra_folders: tuple[Shared, ...] = ()) -> None:
     """Start what does not run yet and wait until the node takes pods."""
     install_packages()
     build_all(layout)
@@ -102,7 +102,7 @@ def _claim_machine(layout: Layout) -> None:
     OWNER_RECORD.write_text(str(layout.repository))
 
 
-def _prepare(layout: Layout, shared: tuple[Path, ...]) -> None:
+def _prepare(layout: Layout, shared: tuple[Shared, ...]) -> None:
     create_groups()
     create_interface()
     for folder in (layout.volumes, layout.logs):
@@ -121,13 +121,14 @@ def _prepare(layout: Layout, shared: tuple[Path, ...]) -> None:
     write_configuration(layout, shared)
 
 
-def _start(layout: Layout, shared: tuple[Path, ...]) -> None:
+def _start(layout: Layout, shared: tuple[Shared, ...]) -> None:
     processes = Processes(layout)
     for component in (*components.foundation(layout), components.api_server(layout)):
         processes.start(component)
     with step("containerd and the sandbox image"):
         wait_until("containerd answers", 30, lambda: _containerd_answers(processes))
-        import_image(_pause_image(layout), shared, layout.cluster / "images")
+        mount_points = tuple(each.destination for each in shared)
+        import_image(_pause_image(layout), mount_points, layout.cluster / "images")
     api = ApiServer(layout)
     with step("API server"):
         wait_until("API server is ready", 60, lambda: _alive(processes, "kube-apiserver", api))

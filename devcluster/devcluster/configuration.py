@@ -8,6 +8,7 @@ from pathlib import Path
 
 from devcluster.control_groups import GROUP
 from devcluster.layout import CONTAINERD_SOCKET, RUN_DIRECTORY, Layout
+from devcluster.mounts import Shared
 from devcluster.network import (
     API_SERVER_URL,
     CLUSTER_DOMAIN,
@@ -25,7 +26,7 @@ ADMIN = "admin"
 IDENTITIES = (ADMIN, "controller-manager", "scheduler", "proxy", "kubelet")
 
 
-def write_configuration(layout: Layout, shared: tuple[Path, ...]) -> None:
+def write_configuration(layout: Layout, shared: tuple[Shared, ...]) -> None:
     """Write what has changed: kube-proxy ends when its file is written, even with the same text."""
     folder = layout.configuration
     files = {
@@ -50,19 +51,19 @@ def write_configuration(layout: Layout, shared: tuple[Path, ...]) -> None:
     layout.kubeconfig.chmod(0o600)
 
 
-def container_defaults(shared: tuple[Path, ...]) -> str:
+def container_defaults(shared: tuple[Shared, ...]) -> str:
     """What containerd starts every container from: its own defaults and the shared folders."""
     defaults = json.loads(output(["ctr", "oci", "spec"]))
     # The default of 1024 open files would replace the machine's own limit.
     del defaults["process"]["rlimits"]
     defaults["mounts"] += [
         {
-            "destination": str(folder),
-            "source": str(folder),
+            "destination": str(each.destination),
+            "source": str(each.source),
             "type": "bind",
             "options": ["rbind", "ro", "nosuid", "nodev", "rprivate"],
         }
-        for folder in shared
+        for each in shared
     ]
     return json.dumps(defaults, indent=1)
 

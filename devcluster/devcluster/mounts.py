@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from devcluster.layout import Layout
@@ -14,39 +15,56 @@ from devcluster.progress import ClusterError
 # Debian and most others have merged these into /usr: an image then holds links, not mounts.
 MERGED_FOLDERS = ("/bin", "/sbin", "/lib", "/lib64")
 _SYSTEM_FOLDERS = ("/usr", *MERGED_FOLDERS, "/etc/ssl", "/etc/alternatives", "/etc/ld.so.cache")
+# Where containers see what belongs to the project.
+IN_CONTAINERS = Path("/opt/tunesmith")
 _DETACH = 2  # MNT_DETACH: take it out of the tree now, whoever may still use it
 
 
-def shared_folders(layout: Layout, extra: tuple[Path, ...] = ()) -> tuple[Path, ...]:
-    """What containers see of this machine, read-only, each at its own path.
+@dataclass(frozen=True)
+class Shared:
+    """A folder or file of this machine, and where containers see it, read-only."""
 
+    source: Path
+    destination: Path
+
+
+def at_own_path(path: Path) -> Shared:
+    return Shared(path, path)
+
+
+def shared_folders(layout: Layout, extra: tuple[Shared, ...] = ()) -> tuple[Shared, ...]:
+    """What containers see of this machine.
+
+    Programs appear at their own paths. What belongs to the project appears below IN_CONTAINERS,
+    wherever the checkout is: a pod that mounts its own /tmp would hide a checkout that lies there.
     A folder shared once stays shared until the cluster is removed, so that a later command need
     not name it again.
     """
-    environments = layout.build / "venvs"
-    environments.mkdir(parents=True, exist_ok=True)
     wanted = [
-        *(Path(folder) for folder in _SYSTEM_FOLDERS),
-        Path(sys.base_prefix),
-        layout.repository / "operator",
-        layout.repository / "trainer_image",
-        environments,
-        *(folder.absolute() for folder in extra),
+        *(at_own_path(Path(folder)) for folder in _SYSTEM_FOLDERS),
+        at_own_path(Path(sys.base_prefix)),
+        Shared(layout.repository / "operator", IN_CONTAINERS / "operator"),
+        Shared(layout.repository / "trainer_image", IN_CONTAINERS / "trainer_image"),
+        *extra,
         *_already_shared(layout),
     ]
-    chosen: list[Path] = []
-    for folder in wanted:
-        inside_another = any(folder.is_relative_to(other) for other in chosen)
-        if folder.exists() and not folder.is_symlink() and not inside_another:
-            chosen.append(folder)
+    chosen: list[Shared] = []
+    for each in wanted:
+        taken = any(each.destination.is_relative_to(other.destination) for other in chosen)
+        if each.source.exists() and not each.source.is_symlink() and not taken:
+            chosen.append(each)
     return tuple(chosen)
 
 
-def _already_shared(layout: Layout) -> list[Path]:
+def _already_shared(layout: Layout) -> list[Shared]:
     if not layout.container_defaults.exists():
         return []
     mounts = json.loads(layout.container_defaults.read_text())["mounts"]
-    return [Path(mount["source"]) for mount in mounts if mount["type"] == "bind"]
+    return [
+        Shared(Path(mount["source"]), Path(mount["destination"]))
+        for mount in mounts
+        if mount["type"] == "bind"
+    ]
 
 
 def mounted_below(*folders: Path) -> list[Path]:

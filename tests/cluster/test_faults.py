@@ -91,8 +91,9 @@ def create_config_map(kubectl: Kubectl) -> None:
 
 def load_image(_: Kubectl) -> None:
     program = ["python3", "-m", "devcluster", "image", MISSING_IMAGE, "--entrypoint=python3"]
-    path = f"PATH={ROOT}/build/venvs/ml/bin:/usr/bin:/bin"
-    sources = f"PYTHONPATH={ROOT}/operator:{ROOT}/trainer_image"
+    environment = (ROOT / "build" / "venvs" / "ml").resolve().name
+    path = f"PATH=/opt/tunesmith/venvs/{environment}/bin:/usr/bin:/bin"
+    sources = "PYTHONPATH=/opt/tunesmith/operator:/opt/tunesmith/trainer_image"
     subprocess.run([*program, "--env", path, "--env", sources], check=True)
 
 

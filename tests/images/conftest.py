@@ -1,6 +1,6 @@
 """Builds images without Docker or a registry: debootstrap makes the base, buildah the rest.
 
-Everything is kept in the cache folder, layer by layer, so that only what changed is built again.
+The base is kept in the cache folder; the images are removed once they have been tested.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Builder:
         if bundle := os.environ.get("PIP_CERT"):
             trust.append(f"--env=PIP_CERT={bundle}")
         base = f"--build-arg=BASE_IMAGE={BASE}"
-        self.run("build", "--layers", *trust, base, "--file", dockerfile, "--tag", image, ".")
+        self.run("build", *trust, base, "--file", dockerfile, "--tag", image, ".")
         return image
 
     def execute(self, image: str, *command: str) -> str:
@@ -64,13 +65,17 @@ class Builder:
 
 
 @pytest.fixture(scope="session")
-def builder() -> Builder:
+def builder() -> Iterator[Builder]:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     made = Builder(Path(base) / "tunesmith" / "images")
     made.store.mkdir(parents=True, exist_ok=True)
     if not made.has(BASE):
         make_base(made)
-    return made
+    yield made
+    # What was built is some gigabytes large and serves nobody else; the base is kept.
+    for image in ("operator", "trainer"):
+        made.run("rmi", "--force", f"localhost/tunesmith/{image}")
+    made.run("rmi", "--prune", "--force")
 
 
 def make_base(builder: Builder) -> None:
