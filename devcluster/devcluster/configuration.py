@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 
 from devcluster.control_groups import GROUP
 from devcluster.layout import CONTAINERD_SOCKET, RUN_DIRECTORY, Layout
