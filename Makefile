@@ -69,6 +69,7 @@ cluster: ## Start a real single-node Kubernetes (build/kubeconfig).
 .PHONY: cluster-down
 cluster-down: ## Stop it and leave nothing behind.
 	@$(PYTHON) -m devcluster down
+	@$(PYTHON) -m devcluster verify-clean
 
 # A development image holds nothing: its containers see this machine's Python and these sources.
 DEV_PATH = /opt/tunesmith/venvs/$(notdir $(1))/bin:/usr/bin:/bin

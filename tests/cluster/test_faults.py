@@ -20,6 +20,7 @@ import pytest
 
 from examples.demo.chain import ROOT, create_namespace
 from examples.demo.kubectl import Kubectl, Object, conditions
+from tests.cluster.manifests import claim
 
 REVISION = "0" * 40
 MISSING_IMAGE = "tunesmith.dev/not-there-yet:dev"
@@ -67,18 +68,6 @@ def copy_in(kubectl: Kubectl, files: dict[str, bytes]) -> None:
             packed.addfile(entry, io.BytesIO(content))
     unpack = ["exec", "-i", "loader", "--", "tar", "-x", "--no-same-owner", "-C", "/library"]
     kubectl.run(*unpack, stdin=archive.getvalue())
-
-
-def claim(name: str) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name},
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
 
 
 def create_secret(kubectl: Kubectl) -> None:
