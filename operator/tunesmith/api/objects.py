@@ -225,7 +225,11 @@ class Failure(ApiModel):
 
     attempt: int = Field(description="Number of the attempt, from 1.")
     failure_class: FailureClass = Field(
-        alias="class", description="Whose fault it was; only UserError waits for a change."
+        alias="class",
+        description=(
+            "Whose fault it was. UserError and DataUnreachable wait until it is mended; the others "
+            "count towards backoffLimit."
+        ),
     )
     reason: str = Field(max_length=128, description="One word for what went wrong.")
     message: str = Field(max_length=2048, description="What went wrong and what to do.")

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import TypedDict
 
-from tunesmith.api.objects import AttemptStatus, ConditionStatus, Failure, FailureClass, ObjectMeta
+from tunesmith.api.objects import AttemptStatus, ConditionStatus, Failure, ObjectMeta
 from tunesmith.kube.attempts import (
+    WAITING_CLASSES,
     Attempt,
     AttemptState,
     GiveUp,
@@ -97,11 +98,11 @@ def _wait(failure: Failure, wait: WaitUntil, now: datetime) -> Advance:
         f"{failure.message} Attempt {failure.attempt} failed; attempt {wait.number} follows by "
         f"itself at {timestamp(wait.moment)}."
     )
-    waits_for_user = failure.failure_class is FailureClass.USER_ERROR
+    waits = failure.failure_class in WAITING_CLASSES
     return Advance(
-        Stage.WAITING if waits_for_user else Stage.RETRYING,
+        Stage.WAITING if waits else Stage.RETRYING,
         fails("Succeeded", failure.reason, message),
-        holds("Stalled", failure.reason, message) if waits_for_user else None,
+        holds("Stalled", failure.reason, message) if waits else None,
         requeue_after=max(wait.moment - now, timedelta(seconds=0.1)),
     )
 

@@ -24,8 +24,8 @@ Object = dict[str, Any]
 
 #: Retry delays after a failure: doubling from the first to the longest.
 LONGEST_DELAY = timedelta(minutes=10)
-#: Failures that say nothing about spec or data, and so are not worth counting for ever.
-WAITING_CLASSES = {FailureClass.USER_ERROR}
+#: Faults around the job, which are waited for until somebody mends them, and do not count.
+WAITING_CLASSES = {FailureClass.USER_ERROR, FailureClass.DATA_UNREACHABLE}
 
 
 class AttemptState(StrEnum):
@@ -118,8 +118,8 @@ def next_step(
 ) -> Next:
     """What to do now.
 
-    A fault of the spec or the data (UserError) waits, with growing pauses, for as long as it takes
-    to mend it and does not count; any other failure counts towards ``backoff_limit``.
+    A fault of spec, data or their source waits, with growing pauses, for as long as it takes to
+    mend it and does not count; any other failure counts towards ``backoff_limit``.
     ``remembered`` is what status says, for when the Job was deleted by hand.
     """
     if attempt is None:

@@ -76,9 +76,12 @@ def test_a_result_whose_pod_is_gone_is_read_again_and_not_counted() -> None:
     assert next_step(attempt, NOTHING, 0, timedelta(0), given.NOW) == Start(2, 0)
 
 
-def test_a_users_error_waits_without_counting_for_as_long_as_it_takes() -> None:
+@pytest.mark.parametrize("failure_class", [FailureClass.USER_ERROR, FailureClass.DATA_UNREACHABLE])
+def test_a_fault_around_the_job_waits_without_counting_for_as_long_as_it_takes(
+    failure_class: FailureClass,
+) -> None:
     jobs = [given.batch_job(40, finished="Failed")]
-    pods = [given.ended(given.failed(), ExitCode.USER_ERROR, 40)]
+    pods = [given.ended(given.failed(failure_class), ExitCode.USER_ERROR, 40)]
     waiting = step(jobs, pods, limit=0)
     assert isinstance(waiting, WaitUntil)
     assert waiting.number == 41
