@@ -66,6 +66,13 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
     ),
     ({"dataset.uri": "s3://bucket/tickets.jsonl"}, "for example pvc://data/tickets.jsonl"),
     ({"dataset.uri": "configmap://small"}, "configmap://NAME/KEY"),
+    (
+        {
+            "baseModel": {"uri": "hf://org/model", "secretRef": {"name": "one"}},
+            "dataset": {"uri": "hf://datasets/org/rows/a.jsonl", "secretRef": {"name": "two"}},
+        },
+        "must name the same Secret: one HF_TOKEN opens both",
+    ),
     ({"dataset.format": "ShareGPT"}, 'supported values: "Auto", "Messages", "Alpaca"'),
     (
         {"dataset.heldOut": {"fraction": 0.01}},

@@ -35,7 +35,7 @@ class Fault:
     changes: Object
     reason: str
     remedy: str
-    mend: Callable[[Kubectl], None]
+    mend: Callable[[Kubectl], object]
 
 
 def row(number: int) -> Object:
@@ -114,6 +114,13 @@ FAULTS = [
         "ImageNotPullable",
         f"The image {MISSING_IMAGE} cannot be pulled",
         load_image,
+    ),
+    Fault(
+        "account-missing",
+        {"podTemplate": {"serviceAccountName": "later"}},
+        "NoPod",
+        "`kubectl describe job account-missing-train-1` says which",
+        lambda kubectl: kubectl.run("create", "serviceaccount", "later"),
     ),
     Fault(
         "model-missing",

@@ -200,4 +200,14 @@ def _waiting(trouble: Trouble) -> tuple[ServingState, Finding, Finding]:
 
 def _trouble(observed: Observed) -> Trouble | None:
     found = (pods.trouble(each.pod) for each in observed.replicas)
-    return next((each for each in found if each), None)
+    return next((each for each in found if each), None) or _refused_pods(observed)
+
+
+def _refused_pods(observed: Observed) -> Trouble | None:
+    """What keeps the Deployment from making pods: a quota, a policy, an unknown account."""
+    status = observed.children.get("Deployment", {}).get("status", {})
+    for condition in status.get("conditions", []):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            message = f"The pods cannot be created: {condition.get('message', '')}"
+            return Trouble("PodsRefused", message[:2000])
+    return None

@@ -283,6 +283,12 @@ class FineTuneJobSpec(ApiModel):
     cel_rules = (
         ONE_GPU,
         rule(
+            "!has(self.baseModel.secretRef) || !has(self.dataset.secretRef) || "
+            "self.baseModel.secretRef.name == self.dataset.secretRef.name",
+            "baseModel.secretRef and dataset.secretRef must name the same Secret: one HF_TOKEN "
+            "opens both",
+        ),
+        rule(
             "self == oldSelf",
             "the spec of a FineTuneJob cannot be changed, so that its result always says how it "
             "was made: apply a job with a new name, or delete this one first",

@@ -20,7 +20,8 @@ async def observe(cluster: Cluster, pods: PodHttp, run: EvalRun) -> Observed:
         for each in await cluster.list("Job", namespace, labels)
         if is_controlled_by(each, run.metadata)
     ]
-    attempt = latest_attempt(jobs, await cluster.list("Pod", namespace, labels))
+    job_pods = await cluster.list("Pod", namespace, labels)
+    attempt = latest_attempt(jobs, job_pods, run.status.failure)
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
         progress = await pods.progress(attempt.pod_address)

@@ -153,8 +153,8 @@ def _completed(
     observed: Observed, decision: Decision, status: EvalRunStatus, now: datetime
 ) -> EvalRunStatus:
     run, before = observed.run, observed.run.status
-    memory = remembered_attempts(observed.attempt, decision.start, before)
     finished = status.verdict is not None
+    memory = remembered_attempts(observed.attempt, decision.start, before, has_result=finished)
     findings = [
         decision.succeeded,
         decision.passed,

@@ -22,7 +22,7 @@ async def observe(cluster: Cluster, pods: PodHttp, job: FineTuneJob) -> Observed
         if is_controlled_by(each, job.metadata)
     ]
     job_pods = await cluster.list("Pod", namespace, labels)
-    attempt = latest_attempt(jobs, job_pods)
+    attempt = latest_attempt(jobs, job_pods, job.status.failure)
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
         progress = await pods.progress(attempt.pod_address)

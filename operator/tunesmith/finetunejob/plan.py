@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from tunesmith.api.evalrun import EvalRun, Verdict
+from tunesmith.api.evalrun import EvalRun, EvalState, Verdict
 from tunesmith.api.finetunejob import (
     Artifact,
     DatasetReceipt,
@@ -224,6 +224,11 @@ def _being_judged(decision: Decision, run: EvalRun) -> Decision:
         stalled = find(conditions, "Stalled")
         assert stalled is not None
         message = f"EvalRun {name} waits: {stalled.message}"
+        if run.status.state is EvalState.ERROR and run.status.failure:
+            message = (
+                f"EvalRun {name} failed: {run.status.failure.message} "
+                f"`kubectl delete evalrun {name}` has it made again; the adapter is kept."
+            )
         return replace(
             decision,
             state=JobState.WAITING,
@@ -246,7 +251,9 @@ def _status(
     now: datetime,
 ) -> FineTuneJobStatus:
     job, before = observed.job, observed.job.status
-    memory = remembered_attempts(observed.attempt, decision.start, before)
+    memory = remembered_attempts(
+        observed.attempt, decision.start, before, has_result=results.artifact is not None
+    )
     finished = decision.state in {JobState.READY, JobState.REJECTED, JobState.FAILED}
     findings = [
         decision.succeeded,

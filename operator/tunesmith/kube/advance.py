@@ -27,6 +27,9 @@ from tunesmith.kube.conditions import Finding, fails, holds, timestamp, unknown
 from tunesmith.kube.pods import Trouble
 from tunesmith.settings import Settings
 
+#: A Job makes its pod within a second or two, when it may.
+LONGEST_WITHOUT_POD = timedelta(seconds=30)
+
 
 class Stage(Enum):
     """Where the object stands while it has no result."""
@@ -71,10 +74,23 @@ def advance(
         case WaitUntil() as wait:
             return _wait(_failure_of(attempt), wait, now)
         case GiveUp():
-            return _give_up(_failure_of(attempt), backoff_limit)
+            return _give_up(_failure_of(attempt))
         case GoOn():
             assert attempt is not None
-            return _under_way(attempt, missing, settings)
+            return _under_way(attempt, missing or _no_pod(attempt, now), settings)
+
+
+def _no_pod(attempt: Attempt, now: datetime) -> Trouble | None:
+    """A Job that may not make its pod says so in its Events only."""
+    age = now - datetime.fromisoformat(attempt.created_at)
+    if attempt.has_pod or age < LONGEST_WITHOUT_POD:
+        return None
+    return Trouble(
+        "NoPod",
+        f"The Job {attempt.job_name} could not create its pod: a quota, an admission policy or an "
+        f"unknown serviceAccountName or priorityClassName of podTemplate may be in the way. "
+        f"`kubectl describe job {attempt.job_name}` says which.",
+    )
 
 
 def _under_way(attempt: Attempt, missing: Trouble | None, settings: Settings) -> Advance:
@@ -107,10 +123,10 @@ def _wait(failure: Failure, wait: WaitUntil, now: datetime) -> Advance:
     )
 
 
-def _give_up(failure: Failure, backoff_limit: int) -> Advance:
+def _give_up(failure: Failure) -> Advance:
     message = (
-        f"{failure.message} Attempt {failure.attempt} failed and backoffLimit ({backoff_limit}) "
-        "is reached: delete this object and apply it again once the cause is gone."
+        f"{failure.message} Attempt {failure.attempt} failed and no other follows: delete this "
+        "object and apply it again, mended, or once the cause is gone."
     )
     return Advance(
         Stage.FAILED,
@@ -145,9 +161,15 @@ class AttemptFields(TypedDict):
 
 
 def remembered_attempts(
-    attempt: Attempt | None, start: Start | None, before: AttemptStatus
+    attempt: Attempt | None, start: Start | None, before: AttemptStatus, *, has_result: bool
 ) -> AttemptFields:
-    """What the next status remembers of the attempts."""
+    """What the next status remembers of the attempts; after a result nothing fails any more."""
+    if has_result and before.attempt:
+        return {
+            "attempt": before.attempt,
+            "counted_failures": before.counted_failures or 0,
+            "failure": before.failure,
+        }
     number, counted = before.attempt or 0, before.counted_failures or 0
     if start:
         number, counted = start.number, start.counted_failures

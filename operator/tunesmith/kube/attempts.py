@@ -28,6 +28,14 @@ LONGEST_DELAY = timedelta(minutes=10)
 WAITING_CLASSES = {FailureClass.USER_ERROR, FailureClass.DATA_UNREACHABLE}
 
 
+#: Faults that only another spec would mend, and the spec is immutable: no attempt ends otherwise.
+FINAL_REASONS = {
+    Reason.LOSS_NOT_FINITE,
+    Reason.TARGET_MODULES_NOT_FOUND,
+    Reason.ADAPTER_NOT_APPLIED,
+}
+
+
 class AttemptState(StrEnum):
     WAITING = "Waiting"
     RUNNING = "Running"
@@ -43,6 +51,8 @@ class Attempt:
     counted_failures: int
     job_name: str
     state: AttemptState
+    created_at: str
+    has_pod: bool
     pod_address: str | None = None
     trouble: pods.Trouble | None = None
     message: TerminationMessage | None = None
@@ -86,15 +96,22 @@ class GoOn:
 Next = Start | WaitUntil | GiveUp | GoOn
 
 
-def latest_attempt(jobs: list[Object], job_pods: list[Object]) -> Attempt | None:
-    """The attempt with the highest number, or None before the first."""
+def latest_attempt(
+    jobs: list[Object], job_pods: list[Object], known: Failure | None = None
+) -> Attempt | None:
+    """The attempt with the highest number, or None before the first.
+
+    ``known`` is the failure that status tells of: it explains an attempt whose pod is gone since.
+    """
     alive = [job for job in jobs if "deletionTimestamp" not in job["metadata"]]
     if not alive:
         return None
     job = max(alive, key=attempt_number)
     own = [pod for pod in job_pods if _job_uid(pod) == job["metadata"]["uid"]]
     newest = max(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
-    return _attempt(job, newest)
+    if known and known.attempt != attempt_number(job):
+        known = None
+    return _attempt(job, newest, known)
 
 
 def attempt_number(job: Object) -> int:
@@ -127,6 +144,8 @@ def next_step(
     if attempt.state is not AttemptState.FAILED:
         return GoOn()
     assert attempt.failure is not None
+    if attempt.failure.reason in FINAL_REASONS:
+        return GiveUp()
     counted = attempt.counted_failures
     if attempt.failure.failure_class not in WAITING_CLASSES:
         counted += 1
@@ -145,22 +164,26 @@ def counted_failures(attempt: Attempt) -> int:
     return attempt.counted_failures + int(own)
 
 
-def _attempt(job: Object, pod: Object | None) -> Attempt:
+def _attempt(job: Object, pod: Object | None, known: Failure | None) -> Attempt:
     metadata = job["metadata"]
     number = attempt_number(job)
     common = {
         "number": number,
         "counted_failures": int(metadata.get("annotations", {}).get(COUNTED_FAILURES, 0)),
         "job_name": metadata["name"],
+        "created_at": str(metadata["creationTimestamp"]),
+        "has_pod": pod is not None,
     }
     end = pods.ending(pod) if pod else None
     message = _parse(end.message) if end else None
     if _finished(job, "Complete"):
         if message and (message.training or message.evaluation):
             return Attempt(**common, state=AttemptState.SUCCEEDED, message=message)
-        failure = _lost(number, job)
+        failure = known or _lost(number, job)
         return Attempt(**common, state=AttemptState.FAILED, failure=failure)
     if reason := _finished(job, "Failed"):
+        if end is None and known:
+            return Attempt(**common, state=AttemptState.FAILED, failure=known)
         failure = _failure(number, reason, job, end, message)
         return Attempt(**common, state=AttemptState.FAILED, message=message, failure=failure)
     if pod and pods.phase(pod) == "Running" and not pods.is_leaving(pod):
@@ -201,7 +224,7 @@ def _lost(number: int, job: Object) -> Failure:
         attempt=number,
         failure_class=FailureClass.USER_ERROR,
         reason="ResultLost",
-        message="The pod was deleted before its result was read. It is read again from the output.",
+        message="The pod was deleted before its result was read, and is started again.",
         finished_at=_job_end(job),
     )
 

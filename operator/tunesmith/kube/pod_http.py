@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
 import aiohttp
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tunesmith.api.trainer_contract import PROGRESS_PATH, PROGRESS_PORT, ProgressReport
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = aiohttp.ClientTimeout(total=3)
+LARGEST_ANSWER_BYTES = 1 << 20
+
+
+class ServedModel(BaseModel):
+    id: str
+    root: str | None = None
+
+
+class ModelList(BaseModel):
+    """The part of vLLM's model list that is read."""
+
+    data: list[ServedModel]
 
 
 class PodHttp:
@@ -20,7 +33,12 @@ class PodHttp:
 
     def __init__(self) -> None:
         # Pods are asked directly: a proxy of the environment knows no pod addresses.
-        self._session = aiohttp.ClientSession(timeout=TIMEOUT, trust_env=False)
+        self._session = aiohttp.ClientSession(
+            timeout=TIMEOUT,
+            trust_env=False,
+            auto_decompress=False,
+            headers={"Accept-Encoding": "identity"},
+        )
 
     async def close(self) -> None:
         await self._session.close()
@@ -37,18 +55,34 @@ class PodHttp:
     async def served_models(self, address: str, port: int) -> dict[str, str]:
         """What a vLLM server offers: model name → path of its files."""
         answer = await self._get(f"http://{host(address)}:{port}/v1/models")
-        models = answer.get("data", []) if isinstance(answer, dict) else []
-        return {str(each["id"]): str(each.get("root")) for each in models}
+        try:
+            models = ModelList.model_validate(answer).data if answer else []
+        except ValidationError as error:
+            log.warning("unreadable model list of %s: %s", address, error)
+            return {}
+        return {each.id: each.root or "" for each in models}
 
     async def _get(self, url: str) -> Any:
+        """The JSON at the url. A pod's image may be its user's own, so nothing it says is trusted:
+        it cannot send us elsewhere, nor fill our memory."""
         try:
-            async with self._session.get(url) as response:
+            async with self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
                     return None
-                return await response.json()
-        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+                return json.loads(await _read(response))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             log.debug("%s did not answer: %s", url, error)
             return None
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body. Raises ValueError when it is larger than any honest one."""
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(65536):
+        body += chunk
+        if len(body) > LARGEST_ANSWER_BYTES:
+            raise ValueError("the answer is too large")
+    return bytes(body)
 
 
 def host(address: str) -> str:

@@ -10,13 +10,23 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tunesmith.api.objects import Condition
 from tunesmith.kube.cluster import ApiError, Cluster, Object
+from tunesmith.kube.conditions import fails, holds, updated
 from tunesmith.kube.events import announcements, event_object
+from tunesmith.kube.labels import ATTEMPT
 from tunesmith.kube.plan import Plan, Status
 from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.workqueue import Key, Pass
 from tunesmith.settings import Settings
 
 log = logging.getLogger(__name__)
+
+#: The API server understood and will not have it.
+REFUSALS = {403, 422}
+NAME_TAKEN_SECONDS = 1.0
+
+
+class NameTakenError(Exception):
+    """A child's name is taken by an object of another owner."""
 
 
 class Parsed(Protocol):
@@ -67,10 +77,15 @@ async def carry_out(cluster: Cluster, source: Source, plan: Plan, now: datetime)
     """Children first, then the status, and only what is true by then is announced."""
     try:
         await _make_children(cluster, source.raw["metadata"]["namespace"], plan)
+    except NameTakenError as error:
+        log.info("%s: again when it is gone", error)
+        return Pass(requeue_after=NAME_TAKEN_SECONDS)
     except ApiError as error:
         if error.namespace_terminating:
             # The children went before their owner, which follows: nothing is to be made again.
             return Pass()
+        if error.status in REFUSALS:
+            await _say_refused(cluster, source, error, now)
         raise
     return await _write_status(cluster, source, plan, now)
 
@@ -79,12 +94,50 @@ async def _make_children(cluster: Cluster, namespace: str, plan: Plan) -> None:
     for manifest in plan.create:
         if await cluster.create(manifest):
             log.info("created %s %s/%s", manifest["kind"], namespace, manifest["metadata"]["name"])
+        elif not await _is_there(cluster, manifest):
+            raise NameTakenError(f"{manifest['kind']} {manifest['metadata']['name']} is another's")
     for manifest in plan.apply:
         await cluster.apply(manifest)
         log.info("applied %s %s/%s", manifest["kind"], namespace, manifest["metadata"]["name"])
     for kind, name in plan.delete:
         await cluster.delete(kind, namespace, name)
         log.info("deleted %s %s/%s", kind, namespace, name)
+
+
+async def _is_there(cluster: Cluster, manifest: Object) -> bool:
+    """Whether what is there under this name is what an earlier pass made for the same owner.
+
+    An object that was deleted and applied anew may meet what its namesake left.
+    """
+    metadata = manifest["metadata"]
+    labels = {key: each for key, each in metadata["labels"].items() if key != ATTEMPT}
+    if manifest["kind"] == "ConfigMap":
+        found = await cluster.get("ConfigMap", metadata["namespace"], metadata["name"])
+        same = [found] if found else []
+    else:
+        same = await cluster.list(manifest["kind"], metadata["namespace"], labels)
+    owner = metadata["ownerReferences"][0]["uid"]
+    return any(
+        each["metadata"]["name"] == metadata["name"]
+        and owner in [other["uid"] for other in each["metadata"].get("ownerReferences", [])]
+        for each in same
+    )
+
+
+async def _say_refused(cluster: Cluster, source: Source, error: ApiError, now: datetime) -> None:
+    """The API server refuses a child: a quota, a policy, a value that it does not take."""
+    message = f"The API server refused what this object needs: {error.message[:2000]}"
+    findings = [
+        holds("Stalled", "Refused", message),
+        fails("Reconciling", "Waiting", "Waits; see the condition Stalled."),
+    ]
+    generation = int(source.raw["metadata"].get("generation", 1))
+    told = updated(source.conditions, findings, generation, now)
+    kept = [each for each in source.conditions if each.type not in {one.type for one in told}]
+    conditions = [each.to_json() for each in (*kept, *told)]
+    status = source.raw.get("status", {}) | {"state": "Waiting", "conditions": conditions}
+    if status != source.raw.get("status", {}):
+        await cluster.apply_status(source.raw, status)
 
 
 async def _write_status(cluster: Cluster, source: Source, plan: Plan, now: datetime) -> Pass:

@@ -163,3 +163,27 @@ def test_a_pod_of_an_earlier_job_of_the_same_name_is_not_taken_for_this_ones() -
     attempt = latest_attempt([given.batch_job(finished="Complete")], [stale])
     assert attempt is not None
     assert attempt.message is None
+
+
+def test_a_failure_once_told_is_not_retold_when_the_pod_is_gone() -> None:
+    jobs = [given.batch_job(finished="Failed")]
+    told = latest_attempt(jobs, [given.ended(given.failed(), ExitCode.USER_ERROR)])
+    assert told is not None
+    later = latest_attempt(jobs, [], told.failure)
+    assert later is not None
+    assert later.failure == told.failure
+
+
+def test_a_failure_of_an_earlier_attempt_explains_nothing_about_this_one() -> None:
+    first = latest_attempt([given.batch_job(finished="Failed")], [crash()])
+    assert first is not None
+    second = latest_attempt([given.batch_job(2, finished="Failed")], [], first.failure)
+    assert second is not None
+    assert second.failure is not None
+    assert second.failure.reason == "PodLost"
+
+
+def test_what_only_another_spec_would_mend_is_not_tried_again() -> None:
+    message = given.failed(FailureClass.USER_ERROR, Reason.LOSS_NOT_FINITE, "The loss is NaN.")
+    jobs = [given.batch_job(finished="Failed")]
+    assert step(jobs, [given.ended(message, ExitCode.USER_ERROR)], limit=99) == GiveUp()
