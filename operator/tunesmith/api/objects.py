@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
@@ -273,8 +273,3 @@ class ObjectMeta(ApiModel):
     annotations: dict[str, str] = Field(default_factory=dict)
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
-
-
-def metadata_of(raw: dict[str, Any]) -> ObjectMeta:
-    """Metadata of an object as the API server returned it."""
-    return ObjectMeta.model_validate(raw["metadata"])
