@@ -72,7 +72,7 @@ cluster-down: ## Stop it and leave nothing behind.
 	@$(PYTHON) -m devcluster verify-clean
 
 # A development image holds nothing: its containers see this machine's Python and these sources.
-DEV_PATH = /opt/tunesmith/venvs/$(notdir $(1))/bin:/usr/bin:/bin
+DEV_PATH = /opt/tunesmith/venvs/$(notdir $(1))/bin:/usr/sbin:/usr/bin:/bin
 DEV_PYTHONPATH := /opt/tunesmith/operator:/opt/tunesmith/trainer_image
 image = $(PYTHON) -m devcluster image tunesmith.dev/$(1):dev --entrypoint=python3 \
 	--env PATH=$(call DEV_PATH,$(2)) --env PYTHONPATH=$(DEV_PYTHONPATH)

@@ -14,7 +14,14 @@ from devcluster.progress import ClusterError
 
 # Debian and most others have merged these into /usr: an image then holds links, not mounts.
 MERGED_FOLDERS = ("/bin", "/sbin", "/lib", "/lib64")
-_SYSTEM_FOLDERS = ("/usr", *MERGED_FOLDERS, "/etc/ssl", "/etc/alternatives", "/etc/ld.so.cache")
+_SYSTEM_FOLDERS = (
+    "/usr",
+    *MERGED_FOLDERS,
+    "/etc/ssl",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/nginx/modules-enabled",
+)
 # Where containers see what belongs to the project.
 IN_CONTAINERS = Path("/opt/tunesmith")
 _DETACH = 2  # MNT_DETACH: take it out of the tree now, whoever may still use it

@@ -36,6 +36,10 @@ PACKAGES = (
     Package("iproute2", "ip"),
     Package("conntrack", "conntrack"),
     Package("mount", "mount"),
+    # The front proxy of serving pods runs from this machine's nginx.
+    Package("nginx-light", "nginx"),
+    Package("libnginx-mod-http-lua", "/usr/lib/nginx/modules/ngx_http_lua_module.so"),
+    Package("lua-cjson", "/usr/lib/x86_64-linux-gnu/lua/5.1/cjson.so"),
 )
 # What the tests of the Dockerfiles build images with.
 IMAGE_PACKAGES = (

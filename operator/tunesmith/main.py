@@ -68,7 +68,7 @@ def registry(queue: WorkQueue) -> kopf.OperatorRegistry:
             queue.add(_key(kind, body))
             for owner in _owners(body):
                 queue.add(owner)
-            if kind is Kind.FINE_TUNE_JOB:
+            if kind is not Kind.ADAPTER_DEPLOYMENT:
                 _adapters_may_have_changed(queue, body)
 
     for group, version, plural in CHILDREN:
@@ -102,14 +102,13 @@ def _owners(body: kopf.Body) -> list[Key]:
     ]
 
 
-def _adapters_may_have_changed(queue: WorkQueue, job: kopf.Body) -> None:
-    """A job that is, or was, ready concerns the AdapterDeployments beside it."""
-    conditions = job.status.get("conditions", [])
-    trained = any(each["type"] == "Succeeded" and each["status"] == "True" for each in conditions)
-    if not trained:
+def _adapters_may_have_changed(queue: WorkQueue, changed: kopf.Body) -> None:
+    """A job that has trained or a run that has judged concerns the deployments beside it."""
+    conditions = changed.status.get("conditions", [])
+    if not any(each["type"] == "Succeeded" and each["status"] == "True" for each in conditions):
         return
     for key in sorted(queue.known):
-        if key.kind == Kind.ADAPTER_DEPLOYMENT and key.namespace == job.metadata.namespace:
+        if key.kind == Kind.ADAPTER_DEPLOYMENT and key.namespace == changed.metadata.namespace:
             queue.add(key)
 
 

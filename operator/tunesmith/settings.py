@@ -18,6 +18,8 @@ class Settings:
 
     trainer_image: str
     serving_image: str
+    #: Sidecar and proxy of serving pods run from the operator's image.
+    operator_image: str
     operator_namespace: str
     image_pull_policy: str = "IfNotPresent"
     identity: str = field(default_factory=socket.gethostname)
@@ -46,6 +48,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     return Settings(
         trainer_image=required("TRAINER_IMAGE"),
         serving_image=required("SERVING_IMAGE"),
+        operator_image=required("OPERATOR_IMAGE"),
         operator_namespace=environment.get("TUNESMITH_NAMESPACE") or _own_namespace(),
         image_pull_policy=environment.get("TUNESMITH_IMAGE_PULL_POLICY", "IfNotPresent"),
         workers=int(environment.get("TUNESMITH_WORKERS", "16")),

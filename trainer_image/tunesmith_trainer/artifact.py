@@ -92,6 +92,27 @@ def publish(output: Path, uri: str, write: Callable[[Path], None]) -> tuple[Path
     return folder, digest
 
 
+@contextmanager
+def staged(folder: Path, uri: str) -> Iterator[Path]:
+    """A folder to fill, which takes ``folder``'s place in one step when the block ends well."""
+    staging = folder.parent / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+    replaced = folder.parent / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+    with output_errors(uri):
+        try:
+            staging.mkdir(parents=True)
+            yield staging
+            make_readable_and_durable(staging)
+            if folder.exists():
+                folder.rename(replaced)
+            staging.rename(folder)
+            make_durable(folder.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            if replaced.exists() and not folder.exists():
+                replaced.rename(folder)
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that nobody ever sees half of it."""
     staging = path.parent / f"{STAGING_PREFIX}{uuid.uuid4().hex}"

@@ -21,6 +21,7 @@ from tunesmith.api.trainer_contract import (
     TERMINATION_PATH,
     EvaluationPlan,
     ExitCode,
+    MergePlan,
     TerminationMessage,
     TrainingPlan,
 )
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(code)
 
 
-def carry_out(plan: TrainingPlan | EvaluationPlan, board: ProgressBoard) -> TerminationMessage:
+def carry_out(
+    plan: TrainingPlan | EvaluationPlan | MergePlan, board: ProgressBoard
+) -> TerminationMessage:
     match plan:
         case TrainingPlan():
             from tunesmith_trainer.train.recipe import train
@@ -60,6 +63,11 @@ def carry_out(plan: TrainingPlan | EvaluationPlan, board: ProgressBoard) -> Term
 
             log.info("evaluating for %s", plan.owner)
             return TerminationMessage(evaluation=evaluate(plan, board))
+        case MergePlan():
+            from tunesmith_trainer.merge.recipe import merge
+
+            log.info("merging for %s", plan.owner)
+            return TerminationMessage(merge=merge(plan))
 
 
 def ended(error: BaseException) -> tuple[TerminationMessage, ExitCode]:

@@ -1,220 +1,180 @@
-"""Builds the children of an AdapterDeployment: vLLM's configuration, Deployment and Service."""
+"""Builds the children of an AdapterDeployment: for each server its ConfigMap, Service, Deployment
+and PodDisruptionBudget."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-import yaml
-
-from tunesmith.adapterdeployment.selection import Candidate, base_model_name
+from tunesmith.adapterdeployment.configuration import options_digest, proxy_files
+from tunesmith.adapterdeployment.serving_pod import (
+    SIDECAR,
+    START_SECONDS,
+    ServingPod,
+    serving_pod,
+)
 from tunesmith.api import GROUP
 from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.api.locations import Location, Scheme, parse_location
+from tunesmith.api.locations import Location, Scheme
 from tunesmith.api.objects import Kind
-from tunesmith.api.trainer_contract import SCRATCH_FOLDER
+from tunesmith.api.serving_contract import DESIRED_FILE, PROXY_PORT, SERVER_FILE, DesiredState
 from tunesmith.kube.labels import child_metadata, owner_labels
-from tunesmith.kube.pod_spec import container_resources, hub_token, pod
-from tunesmith.kube.volumes import mount, path_in_pod, volumes
+from tunesmith.kube.volumes import Mount
 from tunesmith.settings import Settings
 
 Object = dict[str, Any]
 
-PORT = 8000
 SERVICE_PORT = 80
-CONFIG_FOLDER = "/etc/vllm"
-CONFIG_FILE = "vllm.yaml"
-CONFIG_DIGEST = f"{GROUP}/configuration-digest"
-
-#: The ranks that vLLM accepts as an upper bound; a rank is rounded up to one of them.
-MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-#: Adapters that one batch may use at once; more wait in memory and are swapped in.
-MOST_SLOTS = 16
-
-#: Loading a large model may take long; a pod that is not up by then is restarted.
-START_SECONDS = 1800
-#: Time for endpoints to forget a leaving pod: vLLM refuses new requests once it shuts down.
-PRE_STOP_SECONDS = 5
-#: Time for requests under way to finish.
-DRAIN_SECONDS = 60
+#: Label that tells the pods of the two servers apart.
+SERVES = f"{GROUP}/serves"
+#: On pods: the options that vLLM was started with.
+OPTIONS_DIGEST = f"{GROUP}/options-digest"
+#: On pods: the desired state that the kubelet was last called for.
+CALLED_FOR = f"{GROUP}/desired-state"
 
 
-def child_name(deployment: AdapterDeployment) -> str:
-    """One name for all three children; the suffix keeps it from meeting a user's own objects."""
-    return f"{deployment.metadata.name}-vllm"
+class Role(StrEnum):
+    """Which requests a server is for."""
+
+    ADAPTERS = "adapters"
+    BASE = "base"
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """One vLLM server, in as many replicas as wanted."""
+
+    role: Role
+    config_map: str
+    options: str
+    desired: DesiredState
+    replicas: int
+    mounts: list[Mount]
+
+    @property
+    def options_digest(self) -> str:
+        return options_digest(self.options)
+
+    @property
+    def desired_text(self) -> str:
+        return self.desired.model_dump_json(by_alias=True, exclude_none=True)
+
+
+def child_name(deployment: AdapterDeployment, role: Role = Role.ADAPTERS) -> str:
+    """The suffix keeps it from meeting a user's own objects."""
+    suffix = {Role.ADAPTERS: "vllm", Role.BASE: "base"}[role]
+    return f"{deployment.metadata.name}-{suffix}"
 
 
 def endpoint(deployment: AdapterDeployment) -> str:
     return f"http://{child_name(deployment)}.{deployment.metadata.namespace}.svc/v1"
 
 
-def pod_labels(deployment: AdapterDeployment) -> dict[str, str]:
-    return owner_labels(Kind.ADAPTER_DEPLOYMENT, deployment.metadata.name)
+def pod_labels(deployment: AdapterDeployment, role: Role = Role.ADAPTERS) -> dict[str, str]:
+    return {**owner_labels(Kind.ADAPTER_DEPLOYMENT, deployment.metadata.name), SERVES: str(role)}
 
 
 def children(
-    deployment: AdapterDeployment, adapters: list[Candidate], settings: Settings
+    deployment: AdapterDeployment, server: ServerPlan, running: Object | None, settings: Settings
 ) -> list[Object]:
-    """Everything that serves these adapters. Equal input gives equal objects, in every detail."""
-    configuration = vllm_configuration(deployment, adapters)
+    """Everything that one server needs. Equal input gives equal objects, in every detail."""
     return [
-        _config_map(deployment, configuration),
-        _service(deployment),
-        _deployment(deployment, adapters, configuration, settings),
+        _config_map(deployment, server),
+        _service(deployment, server.role),
+        _deployment(deployment, server, running, settings),
+        _disruption_budget(deployment, server.role),
     ]
 
 
-def vllm_configuration(deployment: AdapterDeployment, adapters: list[Candidate]) -> str:
-    """vLLM's own configuration file, with the LoRA modules generated from the ready adapters."""
-    spec = deployment.spec
-    slots = min(max(len(adapters), 1), MOST_SLOTS)
-    if spec.resources.gpus == 0:
-        # vLLM's CPU kernels give requests of the base model the adapter of the last slot when
-        # both share a batch: a slot that is never filled keeps the base's answers its own.
-        slots += 1
-    rank = max((each.rank for each in adapters), default=MAX_LORA_RANKS[2])
-    options: Object = {
-        "model": model_argument(parse_location(spec.base_model.uri)),
-        "served-model-name": base_model_name(deployment),
-        "port": PORT,
-        "enable-lora": True,
-        "max-loras": slots,
-        "max-cpu-loras": max(len(adapters), slots),
-        "max-lora-rank": next(each for each in MAX_LORA_RANKS if each >= rank),
-        "shutdown-timeout": DRAIN_SECONDS,
-    }
-    revision = parse_location(spec.base_model.uri).revision
-    if revision:
-        options["revision"] = revision
-    if spec.max_model_length:
-        options["max-model-len"] = spec.max_model_length
-    if spec.resources.gpus > 1:
-        options["tensor-parallel-size"] = spec.resources.gpus
-    if adapters:
-        options["lora-modules"] = [
-            json.dumps({"name": each.name, "path": adapter_path(each)}) for each in adapters
-        ]
-    return yaml.safe_dump(options, sort_keys=False, width=4096)
+def _metadata(deployment: AdapterDeployment, name: str) -> Object:
+    return child_metadata(Kind.ADAPTER_DEPLOYMENT, deployment.metadata, name)
 
 
-def model_argument(location: Location) -> str:
-    """How vLLM is told where the base model is: a path, or a hub repository."""
-    return path_in_pod(location) or location.holder
-
-
-def adapter_path(adapter: Candidate) -> str:
-    """The folder of an adapter inside the pod; it contains the digest, so it never changes."""
-    path = path_in_pod(parse_location(adapter.uri))
-    assert path is not None, f"adapters lie on claims, not in {adapter.uri}"
-    return path
-
-
-def configuration_digest(configuration: str) -> str:
-    return hashlib.sha256(configuration.encode()).hexdigest()[:16]
-
-
-def _metadata(deployment: AdapterDeployment) -> Object:
-    return child_metadata(Kind.ADAPTER_DEPLOYMENT, deployment.metadata, child_name(deployment))
-
-
-def _config_map(deployment: AdapterDeployment, configuration: str) -> Object:
+def _config_map(deployment: AdapterDeployment, server: ServerPlan) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(deployment),
-        "data": {CONFIG_FILE: configuration},
+        "metadata": _metadata(deployment, server.config_map),
+        "data": {
+            DESIRED_FILE: server.desired_text,
+            SERVER_FILE: server.options,
+            **proxy_files(),
+        },
     }
 
 
-def _service(deployment: AdapterDeployment) -> Object:
+def _service(deployment: AdapterDeployment, role: Role) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(deployment),
+        "metadata": _metadata(deployment, child_name(deployment, role)),
         "spec": {
-            "selector": pod_labels(deployment),
-            "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": PORT}],
+            "selector": pod_labels(deployment, role),
+            "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": PROXY_PORT}],
         },
     }
 
 
 def _deployment(
-    deployment: AdapterDeployment,
-    adapters: list[Candidate],
-    configuration: str,
-    settings: Settings,
+    deployment: AdapterDeployment, server: ServerPlan, running: Object | None, settings: Settings
 ) -> Object:
-    template = _pod(deployment, adapters, settings)
-    annotations = template["metadata"].setdefault("annotations", {})
-    annotations[CONFIG_DIGEST] = configuration_digest(configuration)
+    labels = pod_labels(deployment, server.role)
+    kind = ServingPod(
+        labels=labels,
+        annotations={OPTIONS_DIGEST: server.options_digest},
+        config_map=server.config_map,
+        mounts=server.mounts,
+        image=_own_image(server, running, settings),
+    )
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(deployment),
+        "metadata": _metadata(deployment, child_name(deployment, server.role)),
         "spec": {
-            "replicas": deployment.spec.replicas,
-            "selector": {"matchLabels": pod_labels(deployment)},
+            "replicas": server.replicas,
+            "selector": {"matchLabels": labels},
             "strategy": {
                 "type": "RollingUpdate",
                 # A new pod answers before an old one goes.
                 "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
             },
             "progressDeadlineSeconds": START_SECONDS + 600,
-            "template": template,
+            "template": serving_pod(deployment, kind, settings),
         },
     }
 
 
-def _pod(deployment: AdapterDeployment, adapters: list[Candidate], settings: Settings) -> Object:
-    spec = deployment.spec
-    found, mounted = volumes([mount(spec.base_model.uri), *(mount(each.uri) for each in adapters)])
-    configuration = {"name": "configuration", "configMap": {"name": child_name(deployment)}}
-    # vLLM's processes talk through shared memory and need more than a container's 64 MiB.
-    shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory"}}
-    container = {
-        "image": settings.serving_image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "command": ["python3", "-m", "vllm.entrypoints.openai.api_server"],
-        "args": ["--config", f"{CONFIG_FOLDER}/{CONFIG_FILE}"],
-        "env": _environment(deployment),
-        "ports": [{"name": "http", "containerPort": PORT}],
-        "resources": container_resources(spec.resources),
-        "startupProbe": _probe(period=5, failures=START_SECONDS // 5),
-        "readinessProbe": _probe(period=5, failures=2),
-        "livenessProbe": _probe(period=20, failures=6),
-        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
-        "volumeMounts": [
-            {"name": "configuration", "mountPath": CONFIG_FOLDER, "readOnly": True},
-            {"name": "shared-memory", "mountPath": "/dev/shm"},
-            *mounted,
-        ],
-    }
-    return pod(
-        spec.pod_template,
-        pod_labels(deployment),
-        container,
-        [configuration, shared_memory, *found],
-        terminationGracePeriodSeconds=PRE_STOP_SECONDS + DRAIN_SECONDS + 15,
-    )
-
-
-def _environment(deployment: AdapterDeployment) -> list[Object]:
-    source = deployment.spec.base_model
-    plain = {"HOME": SCRATCH_FOLDER, "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
-    if parse_location(source.uri).scheme is not Scheme.HUB:
-        # A path that does not exist would otherwise be taken for a repository of the hub.
-        plain["HF_HUB_OFFLINE"] = "1"
-    return [
-        *({"name": name, "value": value} for name, value in plain.items()),
-        *hub_token([source.secret_ref]),
-    ]
-
-
-def _probe(*, period: int, failures: int) -> Object:
+def _disruption_budget(deployment: AdapterDeployment, role: Role) -> Object:
+    """A drain takes one replica at a time."""
     return {
-        "httpGet": {"path": "/health", "port": PORT},
-        "periodSeconds": period,
-        "timeoutSeconds": 5,
-        "failureThreshold": failures,
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(deployment, child_name(deployment, role)),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": pod_labels(deployment, role)},
+        },
     }
+
+
+def _own_image(server: ServerPlan, running: Object | None, settings: Settings) -> str:
+    """The image of sidecar and proxy. A new version of the operator alone restarts no vLLM:
+    running pods keep theirs until they are rolled for another reason."""
+    template = (running or {}).get("spec", {}).get("template", {})
+    annotations = template.get("metadata", {}).get("annotations", {})
+    if annotations.get(OPTIONS_DIGEST) != server.options_digest:
+        return settings.operator_image
+    containers = template.get("spec", {}).get("initContainers", [])
+    found = (str(each["image"]) for each in containers if each["name"] == SIDECAR)
+    return next(found, settings.operator_image)
+
+
+def claims_of(running: Object | None) -> list[Mount]:
+    """Claims that the running pods mount: one that is needed no more is no reason to roll them."""
+    template = (running or {}).get("spec", {}).get("template", {})
+    return [
+        Mount(Location(Scheme.PVC, each["persistentVolumeClaim"]["claimName"], ""))
+        for each in template.get("spec", {}).get("volumes", [])
+        if each["name"].startswith("source-") and "persistentVolumeClaim" in each
+    ]

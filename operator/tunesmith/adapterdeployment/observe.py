@@ -4,43 +4,77 @@ from __future__ import annotations
 
 import asyncio
 
-from tunesmith.adapterdeployment.objects import PORT, child_name, pod_labels
-from tunesmith.adapterdeployment.plan import Observed, Replica
-from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.adapterdeployment.decision import Observed, Replica
+from tunesmith.adapterdeployment.objects import SERVES, Role, child_name
+from tunesmith.adapterdeployment.selection import selector_labels
+from tunesmith.api.adapterdeployment import AdapterDeployment, GateRule, Strategy
+from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.objects import Kind
 from tunesmith.kube import pods
 from tunesmith.kube.cluster import Cluster, Object
-from tunesmith.kube.labels import is_controlled_by
+from tunesmith.kube.labels import is_controlled_by, owner_labels
 from tunesmith.kube.pod_http import PodHttp
 
-CHILD_KINDS = ("ConfigMap", "Service", "Deployment")
+CHILD_KINDS = ("ConfigMap", "Service", "Deployment", "PodDisruptionBudget")
 
 
 async def observe(cluster: Cluster, http: PodHttp, deployment: AdapterDeployment) -> Observed:
     namespace = deployment.metadata.namespace
-    children = {}
+    labels = owner_labels(Kind.ADAPTER_DEPLOYMENT, deployment.metadata.name)
+    children: dict[tuple[str, str], Object] = {}
     foreign = []
-    for kind in CHILD_KINDS:
-        found = await cluster.get(kind, namespace, child_name(deployment))
+    for kind, name in _names(deployment):
+        found = await cluster.get(kind, namespace, name)
         if found and is_controlled_by(found, deployment.metadata):
-            children[kind] = found
+            children[kind, name] = found
         elif found:
-            foreign.append(kind)
-    labels = deployment.spec.adapters.selector.match_labels
-    jobs = await cluster.list("FineTuneJob", namespace, labels)
-    replicas = await cluster.list("Pod", namespace, pod_labels(deployment))
+            foreign.append(f"{kind} named {name}")
+    all_pods = await cluster.list("Pod", namespace, labels)
+    serving = [each for each in all_pods if SERVES in each["metadata"]["labels"]]
     return Observed(
         deployment,
-        [FineTuneJob.from_object(each) for each in jobs],
-        children,
-        foreign,
-        list(await asyncio.gather(*(_replica(http, each) for each in replicas))),
+        jobs=await _jobs(cluster, deployment),
+        runs=await _runs(cluster, deployment),
+        children=children,
+        foreign=foreign,
+        replicas=list(await asyncio.gather(*(_replica(http, each) for each in serving))),
+        merge_jobs=await _merge_jobs(cluster, deployment, labels),
+        merge_pods=[each for each in all_pods if SERVES not in each["metadata"]["labels"]],
     )
 
 
+def _names(deployment: AdapterDeployment) -> list[tuple[str, str]]:
+    """Children by kind and name. Merged weights have a ConfigMap per version, applied blindly."""
+    return [(kind, child_name(deployment, role)) for role in Role for kind in CHILD_KINDS]
+
+
+async def _jobs(cluster: Cluster, deployment: AdapterDeployment) -> list[FineTuneJob]:
+    labels = selector_labels(deployment)
+    if labels is None:
+        return []
+    found = await cluster.list("FineTuneJob", deployment.metadata.namespace, labels)
+    return [FineTuneJob.from_object(each) for each in found]
+
+
+async def _runs(cluster: Cluster, deployment: AdapterDeployment) -> list[EvalRun]:
+    """Only named adapters are looked up by their verdicts: jobs carry their own."""
+    if all(each.gate is GateRule.NONE for each in deployment.spec.adapters.named):
+        return []
+    found = await cluster.list("EvalRun", deployment.metadata.namespace)
+    return [EvalRun.from_object(each) for each in found]
+
+
+async def _merge_jobs(
+    cluster: Cluster, deployment: AdapterDeployment, labels: dict[str, str]
+) -> list[Object]:
+    if deployment.spec.strategy is Strategy.ADAPTERS:
+        return []
+    found = await cluster.list("Job", deployment.metadata.namespace, labels)
+    return [each for each in found if is_controlled_by(each, deployment.metadata)]
+
+
 async def _replica(http: PodHttp, pod: Object) -> Replica:
-    """Ask the pod itself what it offers: what it was told to load proves nothing."""
     address = pods.address(pod)
-    if not address or not pods.is_ready(pod):
-        return Replica(pod)
-    return Replica(pod, await http.served_models(address, PORT))
+    report = await http.replica_report(address) if address else None
+    return Replica(pod, report)

@@ -1,46 +1,88 @@
-"""Which adapters may be served: trained, passed for exactly that digest, and of this base. Pure."""
+"""Which adapters may be served: passed for exactly that digest, and of this base. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tunesmith.api.adapterdeployment import AdapterDeployment, RejectedAdapter
-from tunesmith.api.evalrun import Verdict
+from tunesmith.api.adapterdeployment import (
+    AdapterDeployment,
+    GateRule,
+    NamedAdapter,
+    RejectedAdapter,
+)
+from tunesmith.api.evalrun import EvalRun, Verdict
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.locations import parse_location
 from tunesmith.kube.conditions import find, is_true
+from tunesmith.kube.volumes import path_in_pod
+
+#: Hexadecimal digits of the digest that name a version.
+VERSION_LENGTH = 12
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An adapter that may be served."""
+    """One version of an adapter that may be served."""
 
     name: str
     uri: str
     digest: str
-    rank: int
-    evaluated_by: str
+    gate: GateRule = GateRule.PASSED
+    rank: int | None = None
+    job: str | None = None
+    evaluated_by: str | None = None
+    base_model_digest: str | None = None
+
+    @property
+    def version(self) -> str:
+        return self.digest.removeprefix("sha256:")[:VERSION_LENGTH]
+
+    @property
+    def model(self) -> str:
+        """The name that vLLM knows it by; it stands for these files and no others."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def path(self) -> str:
+        """The folder inside the pod."""
+        found = path_in_pod(parse_location(self.uri))
+        assert found is not None, f"adapters lie on claims, not in {self.uri}"
+        return found
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The selected jobs, sorted by name into those that are served and those that are not."""
+    """What was chosen, by what may be served and what not."""
 
-    served: list[Candidate]
+    #: By name; the versions of a name from the oldest to the newest.
+    served: dict[str, list[Candidate]]
     rejected: list[RejectedAdapter]
 
+    def candidates(self) -> list[Candidate]:
+        return [each for versions in self.served.values() for each in versions]
 
-def select(deployment: AdapterDeployment, jobs: Iterable[FineTuneJob]) -> Selection:
-    """Judge every job that the selector chose."""
-    served, rejected = [], []
-    for job in sorted(jobs, key=lambda each: each.metadata.name):
-        match _judge(deployment, job):
-            case Candidate() as candidate:
-                served.append(candidate)
-            case RejectedAdapter() as refusal:
-                rejected.append(refusal)
-    return Selection(served, rejected)
+
+def select(
+    deployment: AdapterDeployment, jobs: Iterable[FineTuneJob], runs: Iterable[EvalRun] = ()
+) -> Selection:
+    """Judge every job that the selector chose, and every adapter that is named."""
+    judged: list[Candidate | RejectedAdapter] = [
+        _judge_job(deployment, job) for job in sorted(jobs, key=_age)
+    ]
+    verdicts = list(runs)
+    judged += [_judge_named(deployment, each, verdicts) for each in deployment.spec.adapters.named]
+    served: dict[str, dict[str, Candidate]] = {}
+    rejected = []
+    for each in judged:
+        match each:
+            case Candidate():
+                # The same files under the same name are one version, whoever brings them.
+                served.setdefault(each.name, {})[each.digest] = each
+            case RejectedAdapter():
+                rejected.append(each)
+    chosen = {name: list(versions.values()) for name, versions in sorted(served.items())}
+    return Selection(chosen, rejected)
 
 
 def base_model_name(deployment: AdapterDeployment) -> str:
@@ -50,21 +92,31 @@ def base_model_name(deployment: AdapterDeployment) -> str:
     return deployment.spec.served_model_name or last
 
 
-def _judge(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | RejectedAdapter:
+def selector_labels(deployment: AdapterDeployment) -> dict[str, str] | None:
+    """Labels of the jobs that are served; None for none."""
+    adapters = deployment.spec.adapters
+    if adapters.selector is not None:
+        return adapters.selector.match_labels
+    return None if adapters.named else {}
+
+
+def _age(job: FineTuneJob) -> tuple[str, str]:
+    return (job.metadata.creation_timestamp or "", job.metadata.name)
+
+
+def _judge_job(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | RejectedAdapter:
     name, artifact, evaluation = job.metadata.name, job.status.artifact, job.status.evaluation
+    served_name = job.spec.adapter_name or name
     if job.metadata.deletion_timestamp:
-        return RejectedAdapter(
-            name=name, reason="BeingDeleted", message="The job is being deleted."
-        )
+        return _rejected(name, "BeingDeleted", "The job is being deleted.")
     if job.spec.base_model.uri != deployment.spec.base_model.uri:
         message = (
             f"The job tunes {job.spec.base_model.uri}; this deployment serves "
             f"{deployment.spec.base_model.uri}."
         )
-        return RejectedAdapter(name=name, reason="OtherBaseModel", message=message)
-    if name == base_model_name(deployment):
-        message = "The base model is served under that name: set servedModelName to another one."
-        return RejectedAdapter(name=name, reason="NameTaken", message=message)
+        return _rejected(name, "OtherBaseModel", message)
+    if served_name == base_model_name(deployment):
+        return _rejected(name, "NameTaken", NAME_TAKEN)
     passed = (
         artifact
         and evaluation
@@ -74,9 +126,57 @@ def _judge(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | Rejec
     )
     if not passed or not artifact or not evaluation:
         ready = find(job.status.conditions, "Ready")
-        return RejectedAdapter(
-            name=name,
-            reason=ready.reason if ready else "NotTrained",
-            message=(ready.message if ready else "The job has not begun.")[:1024],
+        return _rejected(
+            name,
+            ready.reason if ready else "NotTrained",
+            ready.message if ready else "The job has not begun.",
         )
-    return Candidate(name, artifact.uri, artifact.digest, artifact.rank, evaluation.name)
+    return Candidate(
+        name=served_name,
+        uri=artifact.uri,
+        digest=artifact.digest,
+        rank=artifact.rank,
+        job=name,
+        evaluated_by=evaluation.name,
+        base_model_digest=artifact.base_model_digest,
+    )
+
+
+NAME_TAKEN = "The base model is served under that name: set servedModelName to another one."
+
+
+def _judge_named(
+    deployment: AdapterDeployment, named: NamedAdapter, runs: list[EvalRun]
+) -> Candidate | RejectedAdapter:
+    if named.name == base_model_name(deployment):
+        return _rejected(named.name, "NameTaken", NAME_TAKEN)
+    candidate = Candidate(named.name, named.uri, named.digest, named.gate)
+    if named.gate is GateRule.NONE:
+        return candidate
+    for run in runs:
+        if _passed(run, deployment, named.digest):
+            return Candidate(
+                named.name,
+                named.uri,
+                named.digest,
+                evaluated_by=run.metadata.name,
+                base_model_digest=run.status.base_model_digest,
+            )
+    message = (
+        f"No EvalRun of this namespace has given {candidate.digest[:19]}… the verdict Passed on "
+        f"{deployment.spec.base_model.uri}. Apply one, or set gate: None to serve it unjudged."
+    )
+    return _rejected(named.name, "NotEvaluated", message)
+
+
+def _passed(run: EvalRun, deployment: AdapterDeployment, digest: str) -> bool:
+    return (
+        run.status.verdict is Verdict.PASSED
+        and run.status.adapter_digest == digest
+        and run.spec.base_model.uri == deployment.spec.base_model.uri
+        and not run.metadata.deletion_timestamp
+    )
+
+
+def _rejected(name: str, reason: str, message: str) -> RejectedAdapter:
+    return RejectedAdapter(name=name, reason=reason, message=message[:1024])

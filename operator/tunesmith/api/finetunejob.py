@@ -17,6 +17,7 @@ from tunesmith.api.locations import (
 from tunesmith.api.objects import (
     NO_PARENT,
     ONE_GPU,
+    SERVED_NAME,
     AttemptStatus,
     Condition,
     DatasetFormat,
@@ -252,6 +253,20 @@ class FineTuneJobSpec(ApiModel):
         description=(
             "How the model is tuned. LoRA trains small matrices beside the frozen weights: about "
             "1% of the parameters, an adapter of some megabytes that vLLM serves next to the base."
+        ),
+    )
+    adapter_name: str | None = Field(
+        default=None,
+        max_length=63,
+        description=(
+            "Name under which the adapter is served; jobs with the same one make versions of the "
+            "same adapter, and the newest that passed answers. Default: the job's name."
+        ),
+        json_schema_extra=rules(
+            rule(
+                f"self.matches('{SERVED_NAME}')",
+                "adapterName may hold letters, digits, '-', '_' and '.'",
+            )
         ),
     )
     lora: Lora = Field(default=Lora(), description="The adapter's shape, for method LoRA.")

@@ -30,6 +30,9 @@ Quantity = Annotated[
     ),
 ]
 
+#: What a name in a request's model field may hold; '@' is kept for versions.
+SERVED_NAME = "^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$"
+
 NO_PARENT = rule("!self.contains('..')", "a uri must not contain '..'")
 
 

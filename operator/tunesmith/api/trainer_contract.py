@@ -72,6 +72,7 @@ class Reason(StrEnum):
 
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_UNUSABLE = "ModelUnusable"
+    BASE_MODEL_CHANGED = "BaseModelChanged"
     DATASET_NOT_FOUND = "DatasetNotFound"
     DATASET_EMPTY = "DatasetEmpty"
     DATASET_TOO_SMALL = "DatasetTooSmall"
@@ -83,6 +84,7 @@ class Reason(StrEnum):
     ADAPTER_NOT_FOUND = "AdapterNotFound"
     ADAPTER_CHANGED = "AdapterChanged"
     ADAPTER_NOT_APPLIED = "AdapterNotApplied"
+    MERGE_NOT_EQUAL = "MergeNotEqual"
     OUTPUT_NOT_WRITABLE = "OutputNotWritable"
     HUB_UNREACHABLE = "HubUnreachable"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -142,11 +144,26 @@ class EvaluationPlan(ApiModel):
     output: PlannedSource | None = None
 
 
-Plan = Annotated[TrainingPlan | EvaluationPlan, Field(discriminator="kind")]
-PLAN_READER: TypeAdapter[TrainingPlan | EvaluationPlan] = TypeAdapter(Plan)
+class MergePlan(ApiModel):
+    """Everything that is needed to write base model and adapter as one model."""
+
+    kind: Literal["Merge"] = "Merge"
+    version: int = CONTRACT_VERSION
+    owner: str
+    base_model: PlannedSource
+    #: What the base model must be; unset to take the one that is there.
+    base_model_digest: str | None = None
+    adapter: PlannedSource
+    adapter_digest: str
+    #: The folder of the merged model itself.
+    output: PlannedSource
 
 
-def plan_digest(plan: TrainingPlan | EvaluationPlan) -> str:
+Plan = Annotated[TrainingPlan | EvaluationPlan | MergePlan, Field(discriminator="kind")]
+PLAN_READER: TypeAdapter[TrainingPlan | EvaluationPlan | MergePlan] = TypeAdapter(Plan)
+
+
+def plan_digest(plan: TrainingPlan | EvaluationPlan | MergePlan) -> str:
     """sha256 of the plan in canonical JSON: equal plans, equal digests."""
     canonical = json.dumps(plan.to_json(), sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
@@ -176,6 +193,20 @@ class EvaluationOutcome(ApiModel):
     results: list[SuiteResult]
 
 
+class MergeOutcome(ApiModel):
+    """What a successful merge leaves."""
+
+    uri: str
+    adapter_digest: str
+    base_model_digest: str
+    #: sha256 over the merged model's configuration and weights.
+    digest: str
+    #: Largest difference in log-probability between the merged model and base with adapter, and
+    #: what was allowed.
+    largest_difference: float
+    tolerance: float
+
+
 class ReportedFailure(ApiModel):
     """Why the trainer gave up, in a sentence for its user."""
 
@@ -190,6 +221,7 @@ class TerminationMessage(ApiModel):
     version: int = CONTRACT_VERSION
     training: TrainingOutcome | None = None
     evaluation: EvaluationOutcome | None = None
+    merge: MergeOutcome | None = None
     failure: ReportedFailure | None = None
 
     def to_line(self) -> str:

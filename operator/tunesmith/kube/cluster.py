@@ -52,6 +52,7 @@ RESOURCES: dict[str, Resource] = {
     "Deployment": Resource("apps/v1", "deployments"),
     "Service": Resource("v1", "services"),
     "Event": Resource("v1", "events"),
+    "PodDisruptionBudget": Resource("policy/v1", "poddisruptionbudgets"),
     "Lease": Resource("coordination.k8s.io/v1", "leases"),
 }
 
@@ -164,6 +165,19 @@ class Cluster:
         metadata = manifest["metadata"]
         path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
         return await self._request("PUT", path, {"fieldManager": FIELD_MANAGER}, manifest)
+
+    async def annotate(
+        self, kind: str, namespace: str, name: str, annotations: dict[str, str]
+    ) -> None:
+        """Add annotations to an object; gone already is fine."""
+        path = RESOURCES[kind].path(namespace, name)
+        patch = {"metadata": {"annotations": annotations}}
+        query = {"fieldManager": FIELD_MANAGER}
+        try:
+            await self._request("PATCH", path, query, patch, "application/merge-patch+json")
+        except ApiError as error:
+            if not error.not_found:
+                raise
 
     async def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete an object and what it owns, in the background; gone already is fine."""

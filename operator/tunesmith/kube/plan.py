@@ -33,4 +33,6 @@ class Plan:
     create: Sequence[Object] = ()
     apply: Sequence[Object] = ()
     delete: Sequence[tuple[str, str]] = ()
+    #: Pods by name, and annotations for them; written after all else.
+    annotate: Sequence[tuple[str, dict[str, str]]] = ()
     requeue_after: timedelta | None = None

@@ -1,4 +1,4 @@
-"""The one place that asks pods over HTTP: the trainer's progress, a vLLM server's model list."""
+"""The one place that asks pods over HTTP: the trainer's progress, a replica's report."""
 
 from __future__ import annotations
 
@@ -7,25 +7,15 @@ import logging
 from typing import Any
 
 import aiohttp
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from tunesmith.api.serving_contract import REPORT_PATH, SIDECAR_PORT, ReplicaReport
 from tunesmith.api.trainer_contract import PROGRESS_PATH, PROGRESS_PORT, ProgressReport
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = aiohttp.ClientTimeout(total=3)
 LARGEST_ANSWER_BYTES = 1 << 20
-
-
-class ServedModel(BaseModel):
-    id: str
-    root: str | None = None
-
-
-class ModelList(BaseModel):
-    """The part of vLLM's model list that is read."""
-
-    data: list[ServedModel]
 
 
 class PodHttp:
@@ -52,15 +42,14 @@ class PodHttp:
             log.warning("unreadable progress of %s: %s", address, error)
             return None
 
-    async def served_models(self, address: str, port: int) -> dict[str, str]:
-        """What a vLLM server offers: model name → path of its files."""
-        answer = await self._get(f"http://{host(address)}:{port}/v1/models")
+    async def replica_report(self, address: str) -> ReplicaReport | None:
+        """What the sidecar of a serving pod sees."""
+        answer = await self._get(f"http://{host(address)}:{SIDECAR_PORT}{REPORT_PATH}")
         try:
-            models = ModelList.model_validate(answer).data if answer else []
+            return ReplicaReport.model_validate(answer) if answer else None
         except ValidationError as error:
-            log.warning("unreadable model list of %s: %s", address, error)
-            return {}
-        return {each.id: each.root or "" for each in models}
+            log.warning("unreadable report of %s: %s", address, error)
+            return None
 
     async def _get(self, url: str) -> Any:
         """The JSON at the url. A pod's image may be its user's own, so nothing it says is trusted:

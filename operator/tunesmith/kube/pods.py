@@ -63,9 +63,10 @@ def ending(pod: Pod) -> Ending | None:
 def trouble(pod: Pod) -> Trouble | None:
     """What keeps this pod from running, with a remedy; None when nothing is known to."""
     namespace = pod["metadata"]["namespace"]
-    waiting = _main_container(pod).get("state", {}).get("waiting", {})
-    if waiting:
-        return _container_trouble(waiting, _image(pod), namespace)
+    for container in _containers(pod):
+        waiting = container.get("state", {}).get("waiting", {})
+        if found := _container_trouble(waiting, _image(pod, container["name"]), namespace):
+            return found
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return _scheduling_trouble(scheduled.get("message", ""), namespace)
@@ -83,6 +84,8 @@ def _container_trouble(waiting: dict[str, str], image: str, namespace: str) -> T
             )
         case "CreateContainerConfigError":
             return _configuration_trouble(message, namespace)
+        case "RunContainerError" | "CreateContainerError":
+            return Trouble("ContainerNotCreatable", f"A container cannot be started: {message}")
         case "CrashLoopBackOff":
             return Trouble(
                 "Crashing",
@@ -131,14 +134,20 @@ def _scheduling_trouble(message: str, namespace: str) -> Trouble | None:
     return None
 
 
+def _containers(pod: Pod) -> list[dict[str, Any]]:
+    """The states of all containers, in the order in which they start."""
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+
+
 def _main_container(pod: Pod) -> dict[str, Any]:
-    statuses = pod.get("status", {}).get("containerStatuses", [])
-    return next((each for each in statuses if each["name"] == MAIN_CONTAINER), {})
+    return next((each for each in _containers(pod) if each["name"] == MAIN_CONTAINER), {})
 
 
-def _image(pod: Pod) -> str:
-    containers = pod.get("spec", {}).get("containers", [])
-    return next((str(each["image"]) for each in containers if each["name"] == MAIN_CONTAINER), "")
+def _image(pod: Pod, name: str) -> str:
+    spec = pod.get("spec", {})
+    containers = [*spec.get("initContainers", []), *spec.get("containers", [])]
+    return next((str(each["image"]) for each in containers if each["name"] == name), "")
 
 
 def _condition(pod: Pod, type_: str) -> dict[str, str]:

@@ -102,6 +102,8 @@ async def _make_children(cluster: Cluster, namespace: str, plan: Plan) -> None:
     for kind, name in plan.delete:
         await cluster.delete(kind, namespace, name)
         log.info("deleted %s %s/%s", kind, namespace, name)
+    for name, wanted in plan.annotate:
+        await cluster.annotate("Pod", namespace, name, wanted)
 
 
 async def _is_there(cluster: Cluster, manifest: Object) -> bool:

@@ -13,6 +13,7 @@ from tunesmith.api.trainer_contract import (
     PROGRESS_PORT,
     SCRATCH_FOLDER,
     EvaluationPlan,
+    MergePlan,
     TrainingPlan,
 )
 from tunesmith.kube.attempts import Start
@@ -34,7 +35,7 @@ class TrainerJob:
     owner: ObjectMeta
     name: str
     start: Start
-    plan: TrainingPlan | EvaluationPlan
+    plan: TrainingPlan | EvaluationPlan | MergePlan
     mounts: list[Mount]
     secrets: list[SecretReference | None]
     resources: Resources

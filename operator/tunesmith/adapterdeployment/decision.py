@@ -1,0 +1,327 @@
+"""What an AdapterDeployment serves, and with which servers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tunesmith.adapterdeployment import merging, rollout
+from tunesmith.adapterdeployment.configuration import (
+    base_state,
+    desired_state,
+    options_text,
+    server_options,
+    with_adapters,
+    with_merged_model,
+)
+from tunesmith.adapterdeployment.limits import Limits, limits, running_limits
+from tunesmith.adapterdeployment.objects import (
+    CALLED_FOR,
+    OPTIONS_DIGEST,
+    SERVES,
+    Role,
+    ServerPlan,
+    child_name,
+    children,
+    claims_of,
+)
+from tunesmith.adapterdeployment.rollout import Evidence, Version
+from tunesmith.adapterdeployment.selection import (
+    Candidate,
+    Selection,
+    base_model_name,
+    select,
+)
+from tunesmith.api.adapterdeployment import (
+    AdapterDeployment,
+    RejectedAdapter,
+    Strategy,
+    VersionState,
+)
+from tunesmith.api.evalrun import EvalRun
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.serving_contract import (
+    SERVER_FILE,
+    AdapterState,
+    ReplicaReport,
+    Traffic,
+    state_digest,
+)
+from tunesmith.kube import pods
+from tunesmith.kube.comparison import contains
+from tunesmith.kube.plan import Object
+from tunesmith.kube.volumes import Mount, mount
+from tunesmith.settings import Settings
+
+#: A pod that did not take up the desired state is called again after this many seconds.
+CALL_AGAIN_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One serving pod, and what its sidecar reports; None while it does not answer."""
+
+    pod: Object
+    report: ReplicaReport | None = None
+
+    @property
+    def role(self) -> str:
+        return str(self.pod["metadata"]["labels"].get(SERVES, ""))
+
+    def was_started_with(self, options_digest: str) -> bool:
+        annotations = self.pod["metadata"].get("annotations", {})
+        return bool(annotations.get(OPTIONS_DIGEST) == options_digest)
+
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether it was seen to answer with exactly these files."""
+        adapters = self.report.adapters if self.report else []
+        return any(
+            each.model == candidate.model
+            and each.digest == candidate.digest
+            and each.state is AdapterState.READY
+            for each in adapters
+        )
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that a plan is made from."""
+
+    deployment: AdapterDeployment
+    jobs: list[FineTuneJob] = field(default_factory=list)
+    runs: list[EvalRun] = field(default_factory=list)
+    #: The children by kind and name, raw; those that do not exist are missing.
+    children: dict[tuple[str, str], Object] = field(default_factory=dict)
+    #: Children whose name is taken by an object of somebody else.
+    foreign: list[str] = field(default_factory=list)
+    replicas: list[Replica] = field(default_factory=list)
+    merge_jobs: list[Object] = field(default_factory=list)
+    merge_pods: list[Object] = field(default_factory=list)
+
+    def child(self, kind: str, role: Role) -> Object | None:
+        return self.children.get((kind, child_name(self.deployment, role)))
+
+    def of_role(self, role: Role) -> list[Replica]:
+        return [each for each in self.replicas if each.role == role]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be served, by which servers."""
+
+    selection: Selection
+    choice: merging.Choice
+    versions: list[Version]
+    servers: list[ServerPlan]
+    limits: Limits | None = None
+    #: Merges that are not done.
+    merges: list[merging.Merging] = field(default_factory=list)
+
+    @property
+    def main(self) -> ServerPlan | None:
+        return next((each for each in self.servers if each.role is Role.ADAPTERS), None)
+
+
+def decide(observed: Observed, now: datetime) -> Decision:
+    """What is to be served, from what may be served and what was seen."""
+    deployment = observed.deployment
+    selection = select(deployment, observed.jobs, observed.runs)
+    choice = merging.choose(deployment, len(selection.served))
+    if choice.strategy is Strategy.MERGED:
+        return _merged(observed, selection, choice, now)
+    return _beside_the_base(observed, selection, choice, now)
+
+
+# --- adapters beside the base model --------------------------------------------------------------
+
+
+def _beside_the_base(
+    observed: Observed, selection: Selection, choice: merging.Choice, now: datetime
+) -> Decision:
+    deployment = observed.deployment
+    evidence = Evidence(_everywhere(observed), traffic(observed.replicas), now)
+    versions = rollout.versions(
+        selection.served, deployment.spec.adapters, deployment.status.adapters, evidence
+    )
+    loaded = [each.candidate for each in versions if each.loaded]
+    chosen = limits(deployment, loaded, _running_limits(observed))
+    options = with_adapters(server_options(deployment), deployment, chosen)
+    running = observed.child("Deployment", Role.ADAPTERS)
+    main = ServerPlan(
+        role=Role.ADAPTERS,
+        config_map=child_name(deployment),
+        options=options_text(options),
+        desired=desired_state(deployment, versions, chosen, _base_address(observed)),
+        replicas=deployment.spec.replicas,
+        mounts=[
+            mount(deployment.spec.base_model.uri),
+            *(mount(each.uri) for each in loaded),
+            *claims_of(running),
+        ],
+    )
+    return Decision(selection, choice, versions, [main, *_base_server(observed)], chosen)
+
+
+def _everywhere(observed: Observed) -> Callable[[Candidate], bool]:
+    """Whether every replica that is wanted holds a version."""
+    wanted = max(1, observed.deployment.spec.replicas)
+    ready = [each for each in observed.of_role(Role.ADAPTERS) if pods.is_ready(each.pod)]
+
+    def found(candidate: Candidate) -> bool:
+        holding = [each for each in ready if each.holds(candidate)]
+        return len(holding) >= wanted and len(holding) == len(ready)
+
+    return found
+
+
+def _running_limits(observed: Observed) -> Limits | None:
+    config_map = observed.child("ConfigMap", Role.ADAPTERS) or {}
+    return running_limits(observed.deployment, config_map.get("data", {}).get(SERVER_FILE))
+
+
+def _base_server(observed: Observed) -> list[ServerPlan]:
+    """Pods for the base model alone; once made they are scaled to zero, not deleted."""
+    deployment = observed.deployment
+    wanted = deployment.spec.base_replicas
+    if not wanted and not observed.child("Deployment", Role.BASE):
+        return []
+    return [
+        ServerPlan(
+            role=Role.BASE,
+            config_map=child_name(deployment, Role.BASE),
+            options=options_text(server_options(deployment)),
+            desired=base_state(deployment, base_model_name(deployment), []),
+            replicas=wanted,
+            mounts=[mount(deployment.spec.base_model.uri)],
+        )
+    ]
+
+
+def _base_address(observed: Observed) -> str | None:
+    """Where requests of the base model go, once somebody is there."""
+    answering = any(pods.is_ready(each.pod) for each in observed.of_role(Role.BASE))
+    service = observed.child("Service", Role.BASE) or {}
+    address = service.get("spec", {}).get("clusterIP")
+    if not (answering and address and observed.deployment.spec.base_replicas):
+        return None
+    return f"{address}:80" if ":" not in address else f"[{address}]:80"
+
+
+# --- merged weights ------------------------------------------------------------------------------
+
+
+def _merged(
+    observed: Observed, selection: Selection, choice: merging.Choice, now: datetime
+) -> Decision:
+    """One adapter, part of the weights. A new version rolls the pods once it is merged."""
+    deployment = observed.deployment
+    selection = _only_one(selection)
+    merges = {
+        each.version: merging.merging(each, observed.merge_jobs, observed.merge_pods)
+        for each in selection.candidates()
+    }
+    evidence = Evidence(lambda each: merges[each.version].done, {}, now)
+    rules = deployment.spec.adapters.model_copy(update={"canary": None, "keep_versions": 0})
+    versions = rollout.versions(selection.served, rules, deployment.status.adapters, evidence)
+    waiting = [
+        merges[each.candidate.version]
+        for each in versions
+        if each.loaded and not merges[each.candidate.version].done
+    ]
+    servers = [
+        _merged_server(observed, each)
+        for each in versions
+        if each.state is VersionState.PROMOTED and merges[each.candidate.version].done
+    ]
+    return Decision(selection, choice, versions, servers, merges=waiting)
+
+
+def _only_one(selection: Selection) -> Selection:
+    names = list(selection.served)
+    message = (
+        f"Merged weights hold one adapter, and {names[0] if names else ''} is served: use strategy "
+        "Adapters, or give this one an AdapterDeployment of its own."
+    )
+    others = [
+        RejectedAdapter(name=each, reason="OneAdapterOnly", message=message) for each in names[1:]
+    ]
+    served = {name: selection.served[name] for name in names[:1]}
+    return Selection(served, [*selection.rejected, *others])
+
+
+def _merged_server(observed: Observed, version: Version) -> ServerPlan:
+    deployment, candidate = observed.deployment, version.candidate
+    options = with_merged_model(
+        server_options(deployment), merging.merged_path(candidate), candidate.model
+    )
+    return ServerPlan(
+        role=Role.ADAPTERS,
+        # Pods of the version before keep their own files until they are replaced.
+        config_map=f"{child_name(deployment)}-{candidate.version}",
+        options=options_text(options),
+        desired=base_state(deployment, candidate.model, [version]),
+        replicas=deployment.spec.replicas,
+        mounts=_merged_mounts(observed, candidate),
+    )
+
+
+def _merged_mounts(observed: Observed, candidate: Candidate) -> list[Mount]:
+    running = observed.child("Deployment", Role.ADAPTERS)
+    return [mount(merging.merged_uri(candidate)), *claims_of(running)]
+
+
+# --- what is done about it -----------------------------------------------------------------------
+
+
+def apply_list(observed: Observed, decision: Decision, settings: Settings) -> list[Object]:
+    """Children that are not as wanted: a pass with nothing to do writes nothing."""
+    if observed.foreign:
+        return []
+    wanted = [
+        each
+        for server in decision.servers
+        for each in children(
+            observed.deployment, server, observed.child("Deployment", server.role), settings
+        )
+    ]
+    return [each for each in wanted if not _is_as_wanted(observed, each)]
+
+
+def _is_as_wanted(observed: Observed, wanted: Object) -> bool:
+    existing = observed.children.get((wanted["kind"], wanted["metadata"]["name"]))
+    return existing is not None and contains(existing, wanted)
+
+
+def calls(
+    observed: Observed, decision: Decision, now: datetime
+) -> list[tuple[str, dict[str, str]]]:
+    """Pods whose kubelet is to bring them the new files now, and not within a minute.
+
+    An annotation that changes makes the kubelet look at a pod, and at the volumes it has.
+    """
+    found = []
+    for server in decision.servers:
+        digest = state_digest(server.desired_text)
+        value = f"{digest}.{int(now.timestamp()) // CALL_AGAIN_SECONDS}"
+        for replica in observed.of_role(server.role):
+            behind = replica.report is not None and replica.report.desired != digest
+            annotations = replica.pod["metadata"].get("annotations", {})
+            if behind and annotations.get(CALLED_FOR) != value and not pods.is_leaving(replica.pod):
+                found.append((str(replica.pod["metadata"]["name"]), {CALLED_FOR: value}))
+    return found
+
+
+def traffic(replicas: list[Replica]) -> dict[str, Traffic]:
+    """What all proxies counted, by version."""
+    total: dict[str, Traffic] = {}
+    for each in replicas:
+        for model, counted in (each.report.traffic if each.report else {}).items():
+            before = total.get(model, Traffic())
+            total[model] = Traffic(
+                requests=before.requests + counted.requests,
+                errors=before.errors + counted.errors,
+                in_flight=before.in_flight + counted.in_flight,
+                seconds=before.seconds + counted.seconds,
+            )
+    return total

@@ -1,0 +1,34 @@
+"""Whether an object is as wanted, although the API server added to it. Pure."""
+
+from __future__ import annotations
+
+from kubernetes.utils.quantity import parse_quantity
+
+
+def contains(actual: object, wanted: object) -> bool:
+    """Whether every wanted field is there; what the API server added does not matter.
+
+    Lists must have the same length, as defaults are added inside members, not beside them.
+    """
+    match wanted, actual:
+        case dict(), dict():
+            return all(
+                contains(actual.get(key), value) or (value in ({}, []) and key not in actual)
+                for key, value in wanted.items()
+            )
+        case list(), list():
+            return len(wanted) == len(actual) and all(
+                contains(one, other) for one, other in zip(actual, wanted, strict=True)
+            )
+        case str(), str():
+            return actual == wanted or _same_quantity(actual, wanted)
+        case _:
+            return actual == wanted or (actual is None and wanted == "")
+
+
+def _same_quantity(one: str, other: str) -> bool:
+    """The API server writes quantities its own way: 1024Mi comes back as 1Gi."""
+    try:
+        return bool(parse_quantity(one) == parse_quantity(other))
+    except ValueError:
+        return False

@@ -1,0 +1,431 @@
+"""Brings vLLM and the proxy of this pod to the desired state, again and again.
+
+Each step looks at what is: the desired file, vLLM's model list, the proxy's table. Every version
+then goes its own way, pre-flight → load → proof, beside the others: a slow or bad one delays none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tunesmith.api.serving_contract import (
+    CONFIGURATION_FOLDER,
+    DESIRED_FILE,
+    MEMORY_FILE,
+    SERVER_FILE,
+    START_FILE,
+    STARTS_FILE,
+    AdapterReport,
+    AdapterState,
+    DesiredAdapter,
+    DesiredState,
+    ReplicaReport,
+    state_digest,
+)
+from tunesmith.api.trainer_contract import CLAIMS_FOLDER
+from tunesmith.sidecar import probe
+from tunesmith.sidecar.base_model import BaseModel, BaseModelUnreadable, base_model_digest
+from tunesmith.sidecar.memory import Memory, signature
+from tunesmith.sidecar.preflight import Expected, RefusalReason, Refused, examine
+from tunesmith.sidecar.proxy import Proxy, ProxyState, routes_of, routing_table
+from tunesmith.sidecar.start_file import start_file, write_whole
+from tunesmith.sidecar.vllm import Vllm, VllmRefusedError
+
+log = logging.getLogger(__name__)
+
+#: Reading files is bound by the disk, loading is one at a time inside vLLM anyway.
+EXAMINED_AT_ONCE = 2
+LOADED_AT_ONCE = 2
+PROVEN_AT_ONCE = 8
+#: Pause before something is tried again that was refused or failed: files may be mended.
+AGAIN_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders and files that this pod's containers share."""
+
+    configuration: Path = Path(CONFIGURATION_FOLDER)
+    start: Path = Path(START_FILE)
+    starts: Path = Path(STARTS_FILE)
+    claims: Path = Path(CLAIMS_FOLDER)
+    memory: Path = Path(MEMORY_FILE)
+
+
+@dataclass(frozen=True)
+class Setback:
+    """Why a version is not served here, and when it is tried again."""
+
+    state: AdapterState
+    reason: str
+    message: str
+    signature: str
+    again_at: float
+
+
+@dataclass
+class Replica:
+    """This pod, as the sidecar knows it."""
+
+    vllm: Vllm
+    proxy: Proxy
+    places: Places = field(default_factory=Places)
+
+    def __post_init__(self) -> None:
+        self.desired: DesiredState | None = None
+        self.desired_digest = ""
+        self.models: dict[str, str] | None = None
+        self.memory = Memory.recall(self.places.memory)
+        self.setbacks: dict[str, Setback] = {}
+        self.wake = asyncio.Event()
+        self._seen_at: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._base: BaseModel | None = None
+        self._base_digest = ""
+        self._base_answers: dict[str, dict[str, float]] = {}
+        self._table: dict[str, object] = {}
+        self._proxy = ProxyState()
+        self._examining = asyncio.Semaphore(EXAMINED_AT_ONCE)
+        self._loading = asyncio.Semaphore(LOADED_AT_ONCE)
+        self._proving = asyncio.Semaphore(PROVEN_AT_ONCE)
+        self._base_lock = asyncio.Lock()
+        self._signatures: dict[str, str] = {}
+        self._seen_files: tuple[object, ...] = ()
+
+    # --- one look at everything ------------------------------------------------------------------
+
+    async def step(self) -> None:
+        """Look at all that is, and set going what is missing."""
+        self._seen_files = self._files()
+        self._signatures.clear()
+        self._read_desired()
+        if self.desired is None:
+            return
+        self._notice_start()
+        self.models = await self.vllm.models()
+        if self.models is not None and not self.memory.was_up:
+            self.memory.was_up = True
+        self._proxy = await self.proxy.state() or ProxyState()
+        for adapter in self.desired.adapters:
+            self._seen_at.setdefault(adapter.model, time.monotonic())
+            if adapter.model not in self._tasks and self._has_work(adapter):
+                self._begin(adapter)
+        await self._unload_what_left()
+        self._write_start_file()
+        await self._route()
+        self.memory.keep(self.places.memory)
+
+    def is_due(self) -> bool:
+        """Whether something changed that a step looks at and that is cheap to see."""
+        return self.wake.is_set() or self._files() != self._seen_files
+
+    def is_settled(self) -> bool:
+        """Whether nothing is under way."""
+        return self.desired is None or (self.models is not None and self._all_settled())
+
+    def _files(self) -> tuple[object, ...]:
+        return tuple(
+            stamp(file) for file in (self.places.configuration / DESIRED_FILE, self.places.starts)
+        )
+
+    def _read_desired(self) -> None:
+        """The desired state as the kubelet shows it now; an unreadable one changes nothing."""
+        try:
+            text = (self.places.configuration / DESIRED_FILE).read_text(encoding="utf-8")
+            digest = state_digest(text)
+            if digest != self.desired_digest:
+                self.desired = DesiredState.model_validate_json(text)
+                self.desired_digest = digest
+                log.info("desired state %s: %d versions", digest, len(self.desired.adapters))
+        except (OSError, ValidationError) as error:
+            log.warning("the desired state cannot be read: %s", error)
+
+    def _notice_start(self) -> None:
+        """vLLM was started anew: what was loaded and proven before is not any more."""
+        start = starts(self.places.starts)
+        if start == self.memory.start:
+            return
+        if self.memory.start and not self.memory.was_up:
+            # It ended before it answered. The modules in its start file may be why: without them
+            # it starts, and loading them one by one shows which it is.
+            self.memory.bare = True
+            log.warning("vLLM ended before it was up: it starts without adapters now")
+        log.info("start %d of vLLM", start)
+        self.memory.start, self.memory.was_up, self.memory.complete = start, False, False
+        self.memory.proven.clear()
+        self._base_answers.clear()
+
+    # --- one version -----------------------------------------------------------------------------
+
+    def _has_work(self, adapter: DesiredAdapter) -> bool:
+        setback = self.setbacks.get(adapter.model)
+        if setback and time.monotonic() < setback.again_at:
+            return False
+        if not self._passed(adapter):
+            return True
+        return self.models is not None and not self._is_ready(adapter)
+
+    def _begin(self, adapter: DesiredAdapter) -> None:
+        task = asyncio.create_task(self._bring(adapter))
+        self._tasks[adapter.model] = task
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._tasks.pop(adapter.model, None)
+            self.wake.set()
+
+        task.add_done_callback(ended)
+
+    async def _bring(self, adapter: DesiredAdapter) -> None:
+        """Pre-flight, load, proof: as far as it goes now."""
+        try:
+            async with self._examining:
+                if not await self._examine(adapter):
+                    return
+            if self.models is None:
+                return
+            async with self._loading:
+                await self._load(adapter)
+            async with self._proving:
+                await self._prove(adapter)
+            self.setbacks.pop(adapter.model, None)
+        except Refused as error:
+            self._set_back(adapter, AdapterState.REFUSED, str(error.reason), error.message)
+        except VllmRefusedError as error:
+            self._set_back(adapter, AdapterState.FAILED, "VllmRefused", str(error))
+        except Exception as error:
+            log.exception("%s", adapter.model)
+            self._set_back(adapter, AdapterState.FAILED, "InternalError", repr(error))
+
+    async def _examine(self, adapter: DesiredAdapter) -> bool:
+        """Whether the version may be shown to vLLM now. Raises Refused when it must not be."""
+        if self._passed(adapter):
+            return True
+        assert self.desired is not None
+        base = await self._base_model()
+        if base is None and self.models is None:
+            # The base model comes with vLLM's download: wait for it, then compare shapes.
+            return False
+        await self._require_base(adapter)
+        expected = Expected(Path(adapter.path), adapter.digest, self.places.claims)
+        await asyncio.to_thread(examine, expected, base, self.desired.max_lora_rank)
+        self.memory.passed[adapter.model] = self._signature(adapter)
+        return True
+
+    async def _require_base(self, adapter: DesiredAdapter) -> None:
+        assert self.desired is not None
+        folder = self._base_folder()
+        if adapter.base_model_digest is None or self.desired.base.path is None or folder is None:
+            return
+        async with self._base_lock:
+            if not self._base_digest:
+                self._base_digest = await asyncio.to_thread(base_model_digest, folder)
+        if self._base_digest != adapter.base_model_digest:
+            raise Refused(
+                RefusalReason.WRONG_BASE_MODEL,
+                f"{adapter.model} was judged on the base model {adapter.base_model_digest[:19]}…, "
+                f"this one is {self._base_digest[:19]}…: serve it with the base model that it was "
+                "trained on, or train and evaluate it again",
+            )
+
+    async def _base_model(self) -> BaseModel | None:
+        """What the base looks like, once its files are there."""
+        async with self._base_lock:
+            folder = self._base_folder()
+            if self._base is None and folder is not None:
+                try:
+                    self._base = await asyncio.to_thread(BaseModel.read, folder)
+                except BaseModelUnreadable as error:
+                    log.warning("%s", error)
+            return self._base
+
+    def _base_folder(self) -> Path | None:
+        assert self.desired is not None
+        base = self.desired.base
+        if base.path:
+            return Path(base.path)
+        snapshots = Path(base.hub_folder or "/nonexistent").glob("snapshots/*/config.json")
+        return max((each.parent for each in snapshots), default=None)
+
+    async def _load(self, adapter: DesiredAdapter) -> None:
+        """Have vLLM hold exactly this path under this name."""
+        models = self.models
+        if models is None or models.get(adapter.model) == adapter.path:
+            return
+        if adapter.model in models:
+            await self.vllm.unload(adapter.model)
+        await self.vllm.load(adapter.model, adapter.path)
+        models[adapter.model] = adapter.path
+        log.info("loaded %s", adapter.model)
+
+    async def _prove(self, adapter: DesiredAdapter) -> None:
+        """Raises VllmRefusedError unless some answer differs from the base model's."""
+        assert self.desired is not None
+        start, largest = self.memory.start, 0.0
+        for prompt in probe.prompts(Path(adapter.path)):
+            if prompt not in self._base_answers:
+                base = self.desired.base.name
+                self._base_answers[prompt] = await self.vllm.first_token(base, prompt)
+            answer = await self.vllm.first_token(adapter.model, prompt)
+            largest = max(largest, probe.difference(self._base_answers[prompt], answer))
+            if largest >= probe.LEAST_DIFFERENCE:
+                break
+        else:
+            raise VllmRefusedError(
+                f"the answers of {adapter.model} do not differ from the base model's (by at most "
+                f"{largest:.3f} in log-probability): it is not applied, or was hardly trained"
+            )
+        if start == self.memory.start:
+            self.memory.proven[adapter.model] = adapter.path
+            seconds = time.monotonic() - self._seen_at[adapter.model]
+            self._seconds.setdefault(adapter.model, seconds)
+            log.info("%s answers after %.2f s", adapter.model, seconds)
+
+    def _set_back(
+        self, adapter: DesiredAdapter, state: AdapterState, reason: str, message: str
+    ) -> None:
+        log.warning("%s: %s: %s", adapter.model, reason, message)
+        self.memory.proven.pop(adapter.model, None)
+        self.setbacks[adapter.model] = Setback(
+            state, reason, message, self._signature(adapter), time.monotonic() + AGAIN_SECONDS
+        )
+
+    def _signature(self, adapter: DesiredAdapter) -> str:
+        """Of the files as they were at the beginning of this step."""
+        if adapter.model not in self._signatures:
+            rank = self.desired.max_lora_rank if self.desired else 0
+            self._signatures[adapter.model] = signature(adapter, rank)
+        return self._signatures[adapter.model]
+
+    def _passed(self, adapter: DesiredAdapter) -> bool:
+        return self.memory.passed.get(adapter.model) == self._signature(adapter)
+
+    def _is_ready(self, adapter: DesiredAdapter) -> bool:
+        loaded = (self.models or {}).get(adapter.model) == adapter.path
+        return loaded and self.memory.proven.get(adapter.model) == adapter.path
+
+    # --- all versions ----------------------------------------------------------------------------
+
+    async def _unload_what_left(self) -> None:
+        """Names that are no longer desired go once no request of theirs is under way."""
+        for model in self.leaving():
+            if model in self._table_models() or self._in_flight(model):
+                continue
+            try:
+                await self.vllm.unload(model)
+                (self.models or {}).pop(model, None)
+                log.info("unloaded %s", model)
+            except VllmRefusedError as error:
+                log.warning("%s is not unloaded: %s", model, error)
+
+    def leaving(self) -> list[str]:
+        assert self.desired is not None
+        wanted = {each.model for each in self.desired.adapters} | {self.desired.base.name}
+        return sorted(model for model in self.models or {} if model not in wanted)
+
+    def _in_flight(self, model: str) -> int:
+        found = self._proxy.traffic.get(model)
+        return found.in_flight if found else 0
+
+    def _table_models(self) -> set[str]:
+        routes = self._table.get("routes", {})
+        return set(routes) if isinstance(routes, dict) else set()
+
+    def _write_start_file(self) -> None:
+        """What vLLM starts with, should it be started now. Not before everything was examined."""
+        assert self.desired is not None
+        examined = all(
+            self._passed(each) or each.model in self.setbacks or self._waits_for_base()
+            for each in self.desired.adapters
+        )
+        if not examined and not self.places.start.exists():
+            return
+        good = [
+            each
+            for each in self.desired.adapters
+            if self._passed(each) and each.model not in self.setbacks
+        ]
+        server = (self.places.configuration / SERVER_FILE).read_text(encoding="utf-8")
+        write_whole(self.places.start, start_file(server, [] if self.memory.bare else good))
+
+    def _waits_for_base(self) -> bool:
+        return self._base is None and self.models is None and self._base_folder() is None
+
+    async def _route(self) -> None:
+        """Tell the proxy which names it may answer to."""
+        assert self.desired is not None
+        if self.models is not None and self._all_settled():
+            self.memory.complete, self.memory.bare = True, False
+        ready = [each.model for each in self.desired.adapters if self._is_ready(each)]
+        table = routing_table(self.desired, ready, complete=self.memory.complete)
+        if self.models is None and self._proxy.digest:
+            # vLLM is starting again, or too busy to answer: names come and go when it is heard.
+            table = self._table or table
+        if table["digest"] == self._proxy.digest or await self.proxy.put(table):
+            self._table = table
+
+    def _all_settled(self) -> bool:
+        assert self.desired is not None
+        return all(
+            self._is_ready(each) or each.model in self.setbacks for each in self.desired.adapters
+        )
+
+    # --- what is told ----------------------------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """Whether vLLM may start."""
+        return self.places.start.exists()
+
+    def report(self) -> ReplicaReport:
+        adapters = self.desired.adapters if self.desired else []
+        return ReplicaReport(
+            desired=self.desired_digest,
+            starts=self.memory.start,
+            serving=self.models is not None and self.memory.complete,
+            adapters=[self._told(each) for each in adapters],
+            leaving=self.leaving() if self.desired else [],
+            routes=routes_of(self._table) if self._table else [],
+            traffic=self._proxy.traffic,
+        )
+
+    def _told(self, adapter: DesiredAdapter) -> AdapterReport:
+        setback = self.setbacks.get(adapter.model)
+        if setback and not self._is_ready(adapter):
+            return AdapterReport(
+                model=adapter.model,
+                digest=adapter.digest,
+                state=setback.state,
+                reason=setback.reason,
+                message=setback.message,
+            )
+        ready = self._is_ready(adapter)
+        return AdapterReport(
+            model=adapter.model,
+            digest=adapter.digest,
+            state=AdapterState.READY if ready else AdapterState.LOADING,
+            seconds=self._seconds.get(adapter.model),
+        )
+
+
+def stamp(file: Path) -> tuple[int, int, int] | None:
+    """Changes when the file does; a file of a ConfigMap gets a new inode."""
+    try:
+        found = file.stat()
+        return (found.st_ino, found.st_mtime_ns, found.st_size)
+    except OSError:
+        return None
+
+
+def starts(file: Path) -> int:
+    """How often vLLM was started: it writes a line each time."""
+    try:
+        return len(file.read_text(encoding="utf-8").splitlines())
+    except OSError:
+        return 0
