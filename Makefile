@@ -80,6 +80,8 @@ image = $(PYTHON) -m devcluster image tunesmith.dev/$(1):dev --entrypoint=python
 .PHONY: images
 images: environments ## Make the development images: a few bytes each.
 	@$(call image,operator,$(OPERATOR_VENV))
+	@# The same under another name: what an upgrade of the operator brings.
+	@$(call image,operator-next,$(OPERATOR_VENV))
 	@$(call image,trainer,$(ML_VENV))
 	@$(call image,vllm,$(ML_VENV))
 

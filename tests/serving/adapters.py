@@ -1,4 +1,4 @@
-"""Adapters with random weights, for tests and benchmarks of serving: good ones, and spoiled ones."""
+"""Adapters with random weights, good ones and spoiled ones, to try serving with."""
 
 from __future__ import annotations
 

@@ -98,7 +98,9 @@ class Load:
             ) as fresh,
         ):
             clients = [keeping if number % 2 else fresh for number in range(self._at_once)]
-            await asyncio.gather(*(self._client(number, each) for number, each in enumerate(clients)))
+            await asyncio.gather(
+                *(self._client(number, each) for number, each in enumerate(clients))
+            )
 
     async def _client(self, number: int, session: aiohttp.ClientSession) -> None:
         for turn in itertools.count(number):
@@ -111,9 +113,7 @@ class Load:
 
 def nearest(first_token: Likelihoods, references: Mapping[str, Likelihoods]) -> tuple[str, float]:
     """Whose answer it is, by its first token's log-probabilities, and how far off it is."""
-    distances = {
-        name: difference(first_token, reference) for name, reference in references.items()
-    }
+    distances = {name: difference(first_token, reference) for name, reference in references.items()}
     best = min(distances, key=lambda name: distances[name])
     return best, distances[best]
 

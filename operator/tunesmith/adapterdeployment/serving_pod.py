@@ -190,6 +190,10 @@ def _environment(deployment: AdapterDeployment) -> list[Object]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
     }
+    if deployment.spec.resources.gpus == 0:
+        # vLLM would pin its threads to the first cores that it may use, which are the same ones in
+        # every pod of a node, and keep them busy while they wait.
+        plain |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "PASSIVE"}
     if parse_location(source.uri).scheme is not Scheme.HUB:
         # A path that does not exist would otherwise be taken for a repository of the hub.
         plain["HF_HUB_OFFLINE"] = "1"

@@ -135,8 +135,9 @@ class AdapterReport(ApiModel):
     state: AdapterState
     reason: str = ""
     message: str = ""
-    #: From the first sight of it to Ready.
+    #: From the first sight of it to Ready, and of that vLLM's loading alone.
     seconds: float | None = None
+    load_seconds: float | None = None
 
 
 class Traffic(ApiModel):

@@ -86,6 +86,7 @@ class Replica:
         self.wake = asyncio.Event()
         self._seen_at: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
+        self._load_seconds: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._base: BaseModel | None = None
         self._base_digest = ""
@@ -260,7 +261,9 @@ class Replica:
             return
         if adapter.model in models:
             await self.vllm.unload(adapter.model)
+        began = time.monotonic()
         await self.vllm.load(adapter.model, adapter.path)
+        self._load_seconds[adapter.model] = time.monotonic() - began
         models[adapter.model] = adapter.path
         log.info("loaded %s", adapter.model)
 
@@ -411,6 +414,7 @@ class Replica:
             digest=adapter.digest,
             state=AdapterState.READY if ready else AdapterState.LOADING,
             seconds=self._seconds.get(adapter.model),
+            load_seconds=self._load_seconds.get(adapter.model),
         )
 
 

@@ -25,7 +25,7 @@ from tunesmith.api.trainer_contract import (
 from tunesmith.settings import Settings
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
-SETTINGS = Settings("trainer:1", "vllm:1", "tunesmith-system", identity="test")
+SETTINGS = Settings("trainer:1", "vllm:1", "operator:1", "tunesmith-system", identity="test")
 DIGEST = "sha256:" + "a" * 64
 BASE_DIGEST = "sha256:" + "b" * 64
 BASE_URI = "pvc://models/smol"

@@ -1,157 +1,325 @@
-"""What an AdapterDeployment serves, and what it says about it."""
+"""What an AdapterDeployment makes: servers, their options, and what makes pods restart."""
 
 from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
-import yaml
-from tunesmith.adapterdeployment.objects import (
-    CONFIG_DIGEST,
-    adapter_path,
-    children,
-    configuration_digest,
-    vllm_configuration,
-)
-from tunesmith.adapterdeployment.plan import Observed, Replica, contains, plan
-from tunesmith.adapterdeployment.selection import Candidate, select
-from tunesmith.api.adapterdeployment import AdapterDeploymentStatus, ServingState
-from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.objects import ConditionStatus
-from tunesmith.kube.conditions import find
+from tunesmith.adapterdeployment.objects import CALLED_FOR, Role
+from tunesmith.api.serving_contract import DESIRED_FILE, Grant, state_digest
+from tunesmith.kube.comparison import contains
 
 from tests.unit.operator import given
+from tests.unit.operator.serving_given import (
+    World,
+    ready_job,
+    settled,
+    version,
+    versions_of,
+)
+
+GPU = {"gpus": 1, "memory": "64Gi"}
+NEWER = replace(given.SETTINGS, operator_image="operator:2")
 
 
-def ready_job(name: str = "triage", **changes: Any) -> FineTuneJob:
-    status: given.Raw = {
-        "conditions": [
-            {
-                "type": "Ready",
-                "status": "True",
-                "reason": "EvaluationPassed",
-                "message": "",
-                "lastTransitionTime": given.moment(1),
-            }
-        ],
-        "artifact": given.artifact().to_json(),
-        "evaluation": {
-            "name": "triage-aaaaaaaa",
-            "verdict": "Passed",
-            "adapterDigest": given.DIGEST,
-        },
-    }
-    spec = changes.pop("spec", {})
-    return given.finetunejob(name, status=status | changes, **spec)
+def world(*ranks: int, **spec: Any) -> World:
+    """Served: an adapter of each rank, on the claim of the base model."""
+    jobs = [ready_job(f"a{number}", number, rank=rank) for number, rank in enumerate(ranks, 1)]
+    return settled(*jobs, **spec)
 
 
-def candidate(name: str, rank: int = 16) -> Candidate:
-    return Candidate(name, f"pvc://adapters/{name}", given.DIGEST, rank, "run")
+def image(world: World) -> str:
+    return str(world.template()["spec"]["initContainers"][0]["image"])
 
 
-def options(adapters: list[Candidate], **spec: Any) -> given.Raw:
-    text = vllm_configuration(given.adapterdeployment(**spec), adapters)
-    return dict(yaml.safe_load(text))
+# What restarts pods, and what does not
 
 
-# --- selection -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("resources", [{"gpus": 0}, GPU], ids=["CPU", "GPU"])
+def test_no_number_of_adapters_changes_the_pods(resources: given.Raw) -> None:
+    serving = world(resources=resources)
+    none = copy.deepcopy(serving.template())
+    for number in (1, 50, 0):
+        serving.jobs = [ready_job(f"a{each}", each + 1) for each in range(number)]
+        serving.settle()
+        assert len(serving.desired().adapters) == number
+        assert serving.template() == none
 
 
-def test_an_adapter_that_passed_for_its_digest_is_served() -> None:
-    (served,) = select(given.adapterdeployment(), [ready_job()]).served
-    assert (served.name, served.digest) == ("triage", given.DIGEST)
+def test_no_version_changes_the_pods() -> None:
+    serving = settled(*versions_of("triage", 1))
+    before = copy.deepcopy(serving.template())
+    serving.jobs = versions_of("triage", 1, 2, 3)
+    serving.settle()
+    assert {each.model[-12:] for each in serving.desired().adapters} == {version(2), version(3)}
+    assert serving.template() == before
+
+
+def test_an_adapter_on_a_claim_that_is_not_mounted_rolls_the_pods() -> None:
+    serving = world(16)
+    before = copy.deepcopy(serving.template())
+    serving.jobs.append(ready_job("other", 9, claim="elsewhere"))
+    serving.settle()
+    assert serving.template() != before
+    with_it = copy.deepcopy(serving.template())
+    assert {"claimName": "elsewhere"} in [
+        each.get("persistentVolumeClaim") for each in with_it["spec"]["volumes"]
+    ]
+    serving.jobs.pop()
+    serving.settle()
+    assert serving.template() == with_it, "a claim that is needed no more is no reason"
+
+
+def test_a_higher_rank_rolls_the_pods() -> None:
+    serving = world(16)
+    before = copy.deepcopy(serving.template())
+    serving.jobs.append(ready_job("large", 9, rank=24))
+    serving.settle()
+    assert serving.template() != before
+    assert serving.options()["max-lora-rank"] == 32
+
+
+def test_a_bound_of_the_users_keeps_a_higher_rank_from_rolling_them() -> None:
+    serving = world(16, server={"maxLoraRank": 16})
+    before = copy.deepcopy(serving.template())
+    serving.jobs.append(ready_job("large", 9, rank=24))
+    serving.settle()
+    assert serving.template() == before
+    assert serving.desired().max_lora_rank == 16
+
+
+def test_a_new_operator_restarts_nothing_until_something_else_does() -> None:
+    serving = world(16)
+    before = copy.deepcopy(serving.template())
+    serving.settings = NEWER
+    serving.settle()
+    assert (serving.template(), image(serving)) == (before, "operator:1")
+    serving.change(maxModelLength=512)
+    serving.settle()
+    assert image(serving) == "operator:2"
+    assert serving.options()["max-model-len"] == 512
+
+
+# vLLM's options
+
+
+def test_adapters_are_no_options_of_the_server() -> None:
+    assert "lora-modules" not in world(16, 16).options()
+    assert world().options()["enable-lora"] is True
+
+
+def test_vllm_listens_on_loopback_only() -> None:
+    assert world().options()["host"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("rank", "allowed"), [(4, 16), (16, 16), (24, 32), (512, 512), (600, 512)])
+def test_the_rank_is_rounded_up_to_what_vllm_accepts(rank: int, allowed: int) -> None:
+    assert world(rank).options()["max-lora-rank"] == allowed
+
+
+@pytest.mark.parametrize(("adapters", "slots"), [(0, 4), (2, 4), (3, 8), (8, 16), (50, 16)])
+def test_slots_are_twice_the_adapters_within_bounds(adapters: int, slots: int) -> None:
+    jobs = [ready_job(f"a{each}", each + 1) for each in range(adapters)]
+    fresh = World(given.adapterdeployment(resources=GPU), jobs)
+    fresh.step()
+    assert fresh.options()["max-loras"] == slots
+
+
+def test_on_the_cpu_a_slot_more_is_made_that_stays_free() -> None:
+    assert world(16).options()["max-loras"] == 4 + 1
+    assert world(16, resources=GPU).options()["max-loras"] == 4
+
+
+@pytest.mark.parametrize("resources", [{"gpus": 0}, GPU], ids=["CPU", "GPU"])
+def test_slots_and_rank_never_shrink(resources: given.Raw) -> None:
+    serving = world(64, 16, 16, resources=resources)
+    before = serving.options()
+    serving.jobs = []
+    serving.settle()
+    assert serving.options() == before
+
+
+def test_explicit_limits_win_over_running_ones() -> None:
+    serving = world(64, 16, 16, resources=GPU)
+    serving.change(resources=GPU, server={"maxLoras": 2, "maxLoraRank": 8, "maxCpuLoras": 7})
+    serving.settle()
+    options = serving.options()
+    assert (options["max-loras"], options["max-lora-rank"]) == (2, 8)
+    assert options["max-cpu-loras"] == 7
 
 
 @pytest.mark.parametrize(
-    ("job", "reason"),
-    [
-        (given.finetunejob(), "NotTrained"),
-        (ready_job(evaluation={"name": "x", "verdict": "Failed"}), "EvaluationPassed"),
-        (
-            ready_job(
-                evaluation={
-                    "name": "x",
-                    "verdict": "Passed",
-                    "adapterDigest": given.BASE_DIGEST,
-                }
-            ),
-            "EvaluationPassed",
-        ),
-        (ready_job(conditions=[]), "NotTrained"),
-        (ready_job(spec={"baseModel": {"uri": "pvc://models/other"}}), "OtherBaseModel"),
-        (ready_job(name="smol"), "NameTaken"),
-    ],
+    ("memory", "rank", "kept"),
+    [(None, 16, 16), ("64Gi", 16, 204), ("64Gi", 64, 51), ("2Gi", 16, 6)],
 )
-def test_anything_else_is_refused_with_a_reason(job: FineTuneJob, reason: str) -> None:
-    selection = select(given.adapterdeployment(), [job])
-    assert not selection.served
-    assert [each.reason for each in selection.rejected] == [reason]
+def test_as_many_adapters_are_kept_in_memory_as_fit_into_a_quarter(
+    memory: str | None, rank: int, kept: int
+) -> None:
+    resources = {"gpus": 1, **({"memory": memory} if memory else {})}
+    assert world(rank, resources=resources).options()["max-cpu-loras"] == kept
 
 
-# --- vLLM's configuration ------------------------------------------------------------------------
+def test_arguments_are_read_as_yaml() -> None:
+    arguments = {
+        "gpu-memory-utilization": "0.95",
+        "enforce-eager": "true",
+        "seed": "7",
+        "dtype": "bfloat16",
+        "compilation-config": '{"level": 0}',
+    }
+    found = world(server={"arguments": arguments}).options()
+    assert {name: found[name] for name in arguments} == {
+        "gpu-memory-utilization": 0.95,
+        "enforce-eager": True,
+        "seed": 7,
+        "dtype": "bfloat16",
+        "compilation-config": {"level": 0},
+    }
 
 
-def test_lora_modules_are_generated_from_the_adapters() -> None:
-    modules = [
-        json.loads(each) for each in options([candidate("a"), candidate("b")])["lora-modules"]
-    ]
-    assert modules == [
-        {"name": "a", "path": "/mnt/claims/adapters/a"},
-        {"name": "b", "path": "/mnt/claims/adapters/b"},
-    ]
+def test_several_gpus_share_the_model() -> None:
+    assert world(resources={"gpus": 4}).options()["tensor-parallel-size"] == 4
+    assert "tensor-parallel-size" not in world(resources=GPU).options()
 
 
-def test_without_adapters_the_base_is_served_alone() -> None:
-    assert "lora-modules" not in options([])
+def test_a_base_model_of_the_hub_is_found_where_vllm_downloads_it() -> None:
+    serving = World(given.adapterdeployment(baseModel={"uri": "hf://meta/Llama-8B@main"}))
+    serving.step()
+    base = serving.desired().base
+    assert (base.name, base.path) == ("Llama-8B", None)
+    assert base.hub_folder == "/cache/huggingface/hub/models--meta--Llama-8B"
+    options = serving.options()
+    assert (options["model"], options["revision"]) == ("meta/Llama-8B", "main")
 
 
-@pytest.mark.parametrize(("rank", "allowed"), [(4, 8), (16, 16), (24, 32), (512, 512)])
-def test_the_rank_is_rounded_up_to_what_vllm_accepts(rank: int, allowed: int) -> None:
-    assert options([candidate("a", rank)])["max-lora-rank"] == allowed
+def test_a_base_model_on_a_claim_is_a_path_and_never_looked_for_elsewhere() -> None:
+    serving = world()
+    assert serving.desired().base.path == serving.options()["model"] == "/mnt/claims/models/smol"
+    (vllm,) = serving.template()["spec"]["containers"]
+    assert {"name": "HF_HUB_OFFLINE", "value": "1"} in vllm["env"]
 
 
-def test_on_the_cpu_one_slot_stays_free_for_the_base() -> None:
-    assert options([candidate("a")])["max-loras"] == 2
-    assert options([candidate("a")], resources={"gpus": 1})["max-loras"] == 1
+def test_grants_reach_the_proxy() -> None:
+    access = {"secretRef": {"name": "keys"}, "grants": [{"client": "ann", "models": ["tri*"]}]}
+    assert world(access=access).desired().grants == [Grant(client="ann", models=["tri*"])]
+    assert world(access={"secretRef": {"name": "keys"}}).desired().grants is None
 
 
-def test_every_adapter_fits_into_memory_so_that_none_is_read_again_from_disk() -> None:
-    many = [candidate(f"a{number}") for number in range(40)]
-    assert options(many)["max-cpu-loras"] == 40
+# Servers for the base model alone
 
 
-# --- what is applied -----------------------------------------------------------------------------
+def base_pods(**spec: Any) -> World:
+    serving = world(16, baseReplicas=1, **spec)
+    serving.child("Service", Role.BASE)["spec"]["clusterIP"] = "10.1.2.3"
+    return serving
 
 
-def deployed(adapters: list[Candidate]) -> dict[str, given.Raw]:
-    wanted = children(given.adapterdeployment(), adapters, given.SETTINGS)
-    return {each["kind"]: copy.deepcopy(each) for each in wanted}
+def test_the_base_gets_a_server_without_adapters() -> None:
+    serving = base_pods()
+    assert serving.child("Deployment", Role.BASE)["spec"]["replicas"] == 1
+    assert "enable-lora" not in serving.options(Role.BASE)
+    assert not serving.desired(Role.BASE).adapters
+
+
+def test_requests_go_there_while_somebody_is_there() -> None:
+    serving = base_pods()
+    assert serving.desired().base_address is None
+    before = copy.deepcopy(serving.template())
+    serving.replicas.append(serving.replica(number=9, role=Role.BASE))
+    serving.step()
+    assert serving.desired().base_address == "10.1.2.3:80"
+    assert serving.template() == before
+    serving.replicas[-1] = serving.replica(number=9, role=Role.BASE, ready=False)
+    serving.step()
+    assert serving.desired().base_address is None
+
+
+def test_addresses_of_version_6_are_bracketed() -> None:
+    serving = base_pods()
+    serving.child("Service", Role.BASE)["spec"]["clusterIP"] = "fd00::1"
+    serving.replicas.append(serving.replica(number=9, role=Role.BASE))
+    serving.step()
+    assert serving.desired().base_address == "[fd00::1]:80"
+
+
+def test_once_made_it_is_scaled_to_zero_and_requests_come_back() -> None:
+    serving = base_pods()
+    serving.change()
+    serving.replicas.append(serving.replica(number=9, role=Role.BASE))
+    serving.step()
+    assert serving.child("Deployment", Role.BASE)["spec"]["replicas"] == 0
+    assert serving.desired().base_address is None
+
+
+# Pods are called
+
+
+def behind(now_seconds: float = 0, **annotations: str) -> list[tuple[str, dict[str, str]]]:
+    """Who is called, of three replicas: up to date, behind, silent."""
+    serving = world(16, replicas=3)
+    up_to_date, late, silent = (
+        serving.replica(number=1),
+        serving.replica(number=2, behind=True),
+        serving.replica(number=3),
+    )
+    late.pod["metadata"]["annotations"] |= annotations
+    serving.replicas = [up_to_date, late, replace(silent, report=None)]
+    return list(serving.plan(given.NOW + timedelta(seconds=now_seconds)).annotate)
+
+
+def test_exactly_those_are_called_whose_report_is_behind() -> None:
+    ((name, annotations),) = behind()
+    assert (name, list(annotations)) == ("pod-2", [CALLED_FOR])
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(0, False), (4.9, False), (5, True), (60, True)])
+def test_who_does_not_come_is_called_again_after_five_seconds(seconds: float, again: bool) -> None:
+    ((_, called),) = behind()
+    assert bool(behind(seconds, **called)) is again
+
+
+def test_a_call_names_the_desired_state() -> None:
+    serving = world(16)
+    serving.replicas = [serving.replica(behind=True)]
+    ((_, called),) = serving.plan().annotate
+    digest = state_digest(serving.files()[DESIRED_FILE])
+    assert called[CALLED_FOR].startswith(f"{digest}.")
+
+
+def test_a_leaving_pod_is_not_called() -> None:
+    serving = world(16)
+    leaving = serving.replica(behind=True)
+    leaving.pod["metadata"]["deletionTimestamp"] = given.moment(1)
+    serving.replicas = [leaving]
+    assert not serving.plan().annotate
+
+
+# What is written
 
 
 def test_children_that_are_as_wanted_are_not_written_again() -> None:
-    adapters = select(given.adapterdeployment(), [ready_job()]).served
-    existing = deployed(adapters)
-    existing["Deployment"]["spec"]["revisionHistoryLimit"] = 10  # a default of the API server
-    seen = Observed(given.adapterdeployment(), [ready_job()], existing)
-    assert plan(seen, given.SETTINGS, given.NOW).apply == []
+    serving = world(16)
+    serving.child("Deployment")["spec"]["revisionHistoryLimit"] = 10  # a default of the API server
+    assert serving.plan().apply == []
 
 
 def test_a_child_edited_by_hand_is_put_right() -> None:
-    existing = deployed([])
-    existing["Deployment"]["spec"]["replicas"] = 7
-    made = plan(Observed(given.adapterdeployment(), [], existing), given.SETTINGS, given.NOW)
-    assert [each["kind"] for each in made.apply] == ["Deployment"]
+    serving = world(16)
+    serving.child("Deployment")["spec"]["replicas"] = 7
+    assert [each["kind"] for each in serving.plan().apply] == ["Deployment"]
+    serving.child("ConfigMap")["data"][DESIRED_FILE] = json.dumps({})
+    assert [each["kind"] for each in serving.plan().apply] == ["ConfigMap", "Deployment"]
 
 
-def test_a_name_taken_by_somebody_else_is_left_alone() -> None:
-    seen = Observed(given.adapterdeployment(), [], {}, ["Service"])
-    made = plan(seen, given.SETTINGS, given.NOW)
+def test_next_to_a_name_that_is_taken_nothing_is_made() -> None:
+    serving = World(foreign=["Service named serving-vllm"])
+    made = serving.plan()
     assert not made.apply
-    ready = find(made.status.conditions, "Ready")
-    assert ready is not None
-    assert ready.reason == "NameTaken"
+    assert not made.annotate
 
 
 @pytest.mark.parametrize(
@@ -164,60 +332,10 @@ def test_a_name_taken_by_somebody_else_is_left_alone() -> None:
         ({"memory": "1Gi"}, {"memory": "2Gi"}, False),
         ({"env": [{"name": "A"}]}, {"env": [{"name": "A", "value": ""}]}, True),
         ([1, 2], [1], False),
+        ({"a": []}, {"a": {}}, False),
     ],
 )
 def test_what_the_api_server_adds_or_rewrites_is_no_difference(
     actual: object, wanted: object, *, same: bool
 ) -> None:
     assert contains(actual, wanted) is same
-
-
-# --- what status says ----------------------------------------------------------------------------
-
-
-def replica(models: dict[str, str], adapters: list[Candidate], *, ready: bool = True) -> Replica:
-    configuration = vllm_configuration(given.adapterdeployment(), adapters)
-    pod = given.pod(phase="Running" if ready else "Pending")
-    pod["metadata"]["annotations"] = {CONFIG_DIGEST: configuration_digest(configuration)}
-    return Replica(pod, models)
-
-
-def judged(running: list[Replica], **spec: Any) -> AdapterDeploymentStatus:
-    seen = Observed(given.adapterdeployment(**spec), [ready_job()], {}, [], running)
-    status = plan(seen, given.SETTINGS, given.NOW).status
-    assert isinstance(status, AdapterDeploymentStatus)
-    return status
-
-
-def test_ready_means_that_every_replica_was_seen_to_offer_the_adapter() -> None:
-    adapters = select(given.adapterdeployment(), [ready_job()]).served
-    offered = {"triage": adapter_path(adapters[0])}
-    status = judged([replica(offered, adapters)])
-    assert status.state is ServingState.READY
-    assert [each.replicas_ready for each in status.adapters] == [1]
-
-
-@pytest.mark.parametrize("models", [{}, {"triage": "/mnt/claims/adapters/something-else"}])
-def test_a_replica_that_does_not_offer_exactly_this_adapter_is_not_ready(
-    models: dict[str, str],
-) -> None:
-    adapters = select(given.adapterdeployment(), [ready_job()]).served
-    status = judged([replica(models, adapters)])
-    ready = find(status.conditions, "Ready")
-    assert ready is not None
-    assert ready.status is ConditionStatus.FALSE
-    assert [each.replicas_ready for each in status.adapters] == [0]
-
-
-def test_a_pod_with_an_older_configuration_does_not_count() -> None:
-    adapters = select(given.adapterdeployment(), [ready_job()]).served
-    old = replica({"triage": adapter_path(adapters[0])}, [])
-    assert judged([old]).state is ServingState.UPDATING
-
-
-def test_scaled_to_zero_is_said_and_is_no_trouble() -> None:
-    status = judged([], replicas=0)
-    assert status.state is ServingState.SCALED_TO_ZERO
-    stalled = find(status.conditions, "Stalled")
-    assert stalled is not None
-    assert stalled.status is ConditionStatus.FALSE

@@ -1,0 +1,174 @@
+"""Merged weights: one adapter, merged by a Job before it is served alone."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from tunesmith.adapterdeployment.objects import Role
+from tunesmith.api.adapterdeployment import ServingState, Strategy
+from tunesmith.api.serving_contract import Route, Target
+
+from tests.unit.operator import given
+from tests.unit.operator.serving_given import (
+    World,
+    condition,
+    digest,
+    is_ready,
+    ready_job,
+    served,
+    states,
+    version,
+    versions_of,
+)
+
+OLD, NEW = version(1), version(2)
+
+
+def merging(strategy: str = "Merged", **spec: Any) -> World:
+    """The first version is being merged."""
+    deployment = given.adapterdeployment(strategy=strategy, **spec)
+    world = World(deployment, versions_of("triage", 1))
+    world.step()
+    return world
+
+
+def merged(strategy: str = "Merged", **spec: Any) -> World:
+    """The first version is served."""
+    world = merging(strategy, **spec)
+    world.merge(1)
+    assert is_ready(world.settle())
+    return world
+
+
+def job_names(world: World) -> list[str]:
+    return [each["metadata"]["name"] for each in world.merge_jobs]
+
+
+def test_first_the_version_is_merged_and_nothing_else_is_made() -> None:
+    world = merging()
+    assert job_names(world) == [f"serving-merge-{OLD}-1"]
+    assert not world.children
+    assert world.deployment.status.state is ServingState.MERGING
+    assert world.deployment.status.server is not None
+    assert world.deployment.status.server.strategy is Strategy.MERGED
+
+
+def test_the_plan_of_the_merge_names_what_was_judged() -> None:
+    world = World(given.adapterdeployment(strategy="Merged"), versions_of("triage", 1))
+    plan, job = world.plan().create
+    merge = json.loads(plan["data"]["plan.json"])
+    assert (merge["adapterDigest"], merge["baseModelDigest"]) == (digest(1), given.BASE_DIGEST)
+    assert merge["output"]["uri"] == f"{merge['adapter']['uri']}-merged"
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "trainer:1"
+    assert "nvidia.com/gpu" not in json.dumps(container["resources"])
+
+
+def test_a_merge_under_way_is_not_started_twice() -> None:
+    world = merging()
+    (job,) = world.merge_jobs
+    job["metadata"] |= {"uid": "uid-job", "creationTimestamp": given.moment(5)}
+    world.step()
+    assert len(world.merge_jobs) == 1
+
+
+@pytest.mark.parametrize("strategy", ["Merged", "Auto"])
+def test_it_is_served_alone_once_the_merge_is_complete(strategy: str) -> None:
+    world = merged(strategy)
+    options = world.options()
+    assert options["model"] == "/mnt/claims/models/tuned/job-1-merged"
+    assert options["served-model-name"] == f"triage@{OLD}"
+    assert "enable-lora" not in options
+    assert world.desired().routes == [Route(name="triage", targets=[Target(model=f"triage@{OLD}")])]
+    assert not world.desired().adapters
+    assert states(world.deployment.status) == {OLD: ("Promoted", 100)}
+    assert condition(world.deployment.status, "Ready").message == "1 of 1 replicas serve triage."
+
+
+def test_a_new_version_is_merged_while_the_old_one_is_served() -> None:
+    world = merged()
+    before = copy.deepcopy(world.template())
+    world.jobs = versions_of("triage", 1, 2)
+    status = world.step()
+    assert states(status) == {OLD: ("Promoted", 100), NEW: ("Joining", 0)}
+    assert job_names(world)[-1] == f"serving-merge-{NEW}-1"
+    assert world.template() == before
+    assert not is_ready(status)
+
+
+def test_then_the_pods_roll_and_each_keeps_the_files_of_its_version() -> None:
+    world = merged()
+    world.jobs = versions_of("triage", 1, 2)
+    world.step()
+    world.merge(2)
+    status = world.step()
+    assert states(status) == {NEW: ("Promoted", 100)}
+    assert not is_ready(status), "the pods still serve the old one"
+    assert world.options()["served-model-name"] == f"triage@{NEW}"
+    assert {name for kind, name in world.children if kind == "ConfigMap"} == {
+        f"serving-vllm-{OLD}",
+        f"serving-vllm-{NEW}",
+    }
+    assert is_ready(world.settle())
+    assert served(world.deployment.status, "triage").version == NEW
+
+
+def test_a_second_adapter_is_told_why_it_is_not_served() -> None:
+    world = merged()
+    world.jobs.append(ready_job("urgent", 9))
+    status = world.settle()
+    assert [(each.name, each.reason) for each in status.not_served] == [
+        ("urgent", "OneAdapterOnly")
+    ]
+    assert is_ready(status)
+
+
+def test_without_an_adapter_there_is_nothing_to_merge() -> None:
+    world = World(given.adapterdeployment(strategy="Merged"))
+    status = world.step()
+    assert status.state is ServingState.WAITING
+    assert condition(status, "Ready").reason == "NoAdapter"
+    assert not world.children
+
+
+def test_a_first_merge_that_fails_is_told() -> None:
+    world = merging()
+    world.merge(1, "Failed")
+    status = world.step()
+    assert status.state is ServingState.MERGING
+    assert "Attempt 1 failed" in condition(status, "Ready").message
+
+
+# Auto
+
+
+@pytest.mark.parametrize(
+    ("jobs", "spec", "strategy"),
+    [
+        ([], {}, Strategy.ADAPTERS),
+        (["a"], {}, Strategy.MERGED),
+        (["a", "b"], {}, Strategy.ADAPTERS),
+        (["a"], {"baseReplicas": 1}, Strategy.ADAPTERS),
+    ],
+)
+def test_auto_merges_a_single_adapter(jobs: list[str], spec: given.Raw, strategy: Strategy) -> None:
+    adapters = [ready_job(name, number) for number, name in enumerate(jobs, start=1)]
+    world = World(given.adapterdeployment(strategy="Auto", **spec), adapters)
+    server = world.step().server
+    assert server is not None
+    assert server.strategy is strategy
+    assert server.strategy_reason
+
+
+def test_auto_goes_to_adapters_beside_the_base_with_the_second_one() -> None:
+    world = merged("Auto")
+    world.jobs.append(ready_job("urgent", 9))
+    status = world.settle()
+    assert is_ready(status)
+    assert world.options()["enable-lora"] is True
+    assert {each.name for each in world.desired().routes} == {"triage", "urgent"}
+    assert ("Deployment", "serving-base") not in world.children
+    assert world.child("Deployment", Role.ADAPTERS)["spec"]["replicas"] == 1
