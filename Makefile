@@ -14,7 +14,7 @@ OPERATOR_PYTHON := $(BUILD)/venvs/operator/bin/python
 ML_PYTHON := $(BUILD)/venvs/ml/bin/python
 
 export KUBECONFIG := $(BUILD)/kubeconfig
-export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/devcluster
+export PYTHONPATH := $(CURDIR):$(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/devcluster
 export PATH := $(BUILD)/bin:$(PATH)
 # Nothing may reach a model hub, whatever a library would like to fetch.
 export HF_HUB_OFFLINE := 1
@@ -141,6 +141,12 @@ test: ## Everything, from a bare machine to a clean one.
 	$(MAKE) --no-print-directory test-cluster; \
 	printf '\n\033[1m==> 4/4 the whole chain\033[0m\n'; \
 	$(MAKE) --no-print-directory test-e2e
+
+# --- benchmarks: each prints a table and writes build/bench/NAME.json ---------------------------
+
+.PHONY: bench-serving
+bench-serving: install ## Adapters, merged weights and base; hot loads; a thousand adapters.
+	@$(OPERATOR_PYTHON) -m tests.bench.serving
 
 # --- the demo ------------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ class Settings:
     operator_image: str
     operator_namespace: str
     image_pull_policy: str = "IfNotPresent"
+    #: Where KEDA finds vLLM's metrics; empty: there is no autoscaling.
+    prometheus_address: str = ""
     identity: str = field(default_factory=socket.gethostname)
     workers: int = 16
     health_port: int = 8080
@@ -50,6 +52,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         serving_image=required("SERVING_IMAGE"),
         operator_image=required("OPERATOR_IMAGE"),
         operator_namespace=environment.get("TUNESMITH_NAMESPACE") or _own_namespace(),
+        prometheus_address=environment.get("TUNESMITH_PROMETHEUS_ADDRESS", ""),
         image_pull_policy=environment.get("TUNESMITH_IMAGE_PULL_POLICY", "IfNotPresent"),
         workers=int(environment.get("TUNESMITH_WORKERS", "16")),
         health_port=int(environment.get("TUNESMITH_HEALTH_PORT", "8080")),

@@ -17,6 +17,9 @@ from tunesmith.sidecar.probe import difference
 #: Answers of one and the same model differ by this much between back ends and batches: bfloat16.
 TOLERANCE = 0.35
 
+#: Between an answer and the same client's next question.
+PAUSE_SECONDS = 0.4
+
 Likelihoods = dict[str, float]
 
 
@@ -109,6 +112,8 @@ class Load:
             names = list(self.names)
             answer = await ask(session, self._address, names[turn % len(names)], self._prompt)
             self.answers.append(answer)
+            # Steady, not as much as the machine can: it has pods to start meanwhile.
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 def nearest(first_token: Likelihoods, references: Mapping[str, Likelihoods]) -> tuple[str, float]:

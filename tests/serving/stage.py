@@ -87,6 +87,16 @@ class Stage:
         self._measure(root, made)
         return made
 
+    def put_many(self, wanted: dict[str, tuple[str, adapters.Recipe]]) -> dict[str, Made]:
+        """Like ``put`` for very many: one copy, and nobody asks transformers about them."""
+        root = self.work / f"adapters-{time.monotonic_ns()}"
+        made = {
+            key: Made(name, f"many/{key}", adapters.write(root / key, self.model, recipe))
+            for key, (name, recipe) in wanted.items()
+        }
+        self.copy(root, "many", "/adapters")
+        return made
+
     def _measure(self, root: Path, made: dict[str, Made]) -> None:
         """What each good adapter says first, by transformers and PEFT."""
         good = {each.model: root / key for key, each in made.items() if not key.startswith("bad-")}
@@ -169,7 +179,7 @@ def install_operator(image: str) -> None:
     subprocess.run(
         [
             *("helm", "upgrade", "tunesmith", str(chain.ROOT / "charts" / "tunesmith")),
-            *("--namespace", "tunesmith-system", "--reuse-values", "--wait"),
+            *("--namespace", "tunesmith-system", "--reset-then-reuse-values", "--wait"),
             *("--set", f"images.operator={image}"),
         ],
         check=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -52,7 +53,16 @@ def server_options(deployment: AdapterDeployment) -> Options:
     if spec.resources.gpus > 1:
         options["tensor-parallel-size"] = spec.resources.gpus
     chosen = spec.server.arguments
-    return options | {name: yaml.safe_load(value) for name, value in chosen.items()}
+    return options | {name: _argument(value) for name, value in chosen.items()}
+
+
+def _argument(text: str) -> str | int | float | bool:
+    """A number or a truth value is written as such into the file; JSON stays the text it is."""
+    try:
+        value = json.loads(text.lower() if text in ("True", "False") else text)
+    except ValueError:
+        return text
+    return value if isinstance(value, (int, float, bool)) else text
 
 
 def with_adapters(options: Options, deployment: AdapterDeployment, limits: Limits) -> Options:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tunesmith.adapterdeployment import merging, rollout
+from tunesmith.adapterdeployment.autoscaling import scaled_objects
 from tunesmith.adapterdeployment.configuration import (
     base_state,
     desired_state,
@@ -73,6 +74,14 @@ class Replica:
         annotations = self.pod["metadata"].get("annotations", {})
         return bool(annotations.get(OPTIONS_DIGEST) == options_digest)
 
+    def serves_as_base(self, model: str) -> bool:
+        """Whether its weights are those of an adapter that was merged into them."""
+        return self.report is not None and self.report.serving and self.report.base == model
+
+    def reads(self, config_map: str) -> bool:
+        volumes = self.pod.get("spec", {}).get("volumes", [])
+        return any(each.get("configMap", {}).get("name") == config_map for each in volumes)
+
     def holds(self, candidate: Candidate) -> bool:
         """Whether it was seen to answer with exactly these files."""
         adapters = self.report.adapters if self.report else []
@@ -96,6 +105,8 @@ class Observed:
     #: Children whose name is taken by an object of somebody else.
     foreign: list[str] = field(default_factory=list)
     replicas: list[Replica] = field(default_factory=list)
+    #: Whether KEDA is installed; only looked up when it is needed.
+    keda: bool = False
     merge_jobs: list[Object] = field(default_factory=list)
     merge_pods: list[Object] = field(default_factory=list)
 
@@ -216,9 +227,11 @@ def _merged(
 ) -> Decision:
     """One adapter, part of the weights. A new version rolls the pods once it is merged."""
     deployment = observed.deployment
-    selection = _only_one(selection)
+    selection = _only_one(selection, deployment)
     merges = {
-        each.version: merging.merging(each, observed.merge_jobs, observed.merge_pods)
+        each.version: merging.merging(
+            each, observed.merge_jobs, observed.merge_pods, served=_is_merged(observed, each)
+        )
         for each in selection.candidates()
     }
     evidence = Evidence(lambda each: merges[each.version].done, {}, now)
@@ -237,8 +250,20 @@ def _merged(
     return Decision(selection, choice, versions, servers, merges=waiting)
 
 
-def _only_one(selection: Selection) -> Selection:
-    names = list(selection.served)
+def _is_merged(observed: Observed, candidate: Candidate) -> bool:
+    """Whether replicas serve the version already: its merge is done, whatever became of the Job."""
+    return any(
+        pods.is_ready(each.pod) and each.serves_as_base(candidate.model)
+        for each in observed.of_role(Role.ADAPTERS)
+    )
+
+
+def _only_one(selection: Selection, deployment: AdapterDeployment) -> Selection:
+    """The adapter that is served already, or else the first by name."""
+    promoted = {
+        each.name for each in deployment.status.adapters if each.state is VersionState.PROMOTED
+    }
+    names = sorted(selection.served, key=lambda name: (name not in promoted, name))
     message = (
         f"Merged weights hold one adapter, and {names[0] if names else ''} is served: use strategy "
         "Adapters, or give this one an AdapterDeployment of its own."
@@ -285,6 +310,7 @@ def apply_list(observed: Observed, decision: Decision, settings: Settings) -> li
             observed.deployment, server, observed.child("Deployment", server.role), settings
         )
     ]
+    wanted += scaled_objects(observed.deployment, settings, keda=observed.keda)
     return [each for each in wanted if not _is_as_wanted(observed, each)]
 
 
@@ -307,7 +333,9 @@ def calls(
         for replica in observed.of_role(server.role):
             behind = replica.report is not None and replica.report.desired != digest
             annotations = replica.pod["metadata"].get("annotations", {})
-            if behind and annotations.get(CALLED_FOR) != value and not pods.is_leaving(replica.pod):
+            if not replica.reads(server.config_map) or pods.is_leaving(replica.pod):
+                continue
+            if behind and annotations.get(CALLED_FOR) != value:
                 found.append((str(replica.pod["metadata"]["name"]), {CALLED_FOR: value}))
     return found
 

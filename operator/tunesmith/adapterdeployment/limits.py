@@ -62,7 +62,7 @@ def running_limits(deployment: AdapterDeployment, configuration: str | None) -> 
         options = yaml.safe_load(configuration or "")
         spare = 1 if deployment.spec.resources.gpus == 0 else 0
         return Limits(
-            int(options["max-loras"]) - spare,
+            max(1, int(options["max-loras"]) - spare),
             int(options["max-lora-rank"]),
             int(options["max-cpu-loras"]),
         )

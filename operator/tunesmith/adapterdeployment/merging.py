@@ -62,13 +62,16 @@ class Merging:
         return advance(self.attempt, AttemptStatus(), BACKOFF_LIMIT, None, settings, now)
 
 
-def merging(candidate: Candidate, jobs: list[Object], job_pods: list[Object]) -> Merging:
+def merging(
+    candidate: Candidate, jobs: list[Object], job_pods: list[Object], *, served: bool = False
+) -> Merging:
+    """What is known of a merge; ``served`` says that its result is in use."""
     own = [job for job in jobs if job["metadata"]["labels"].get(VERSION) == candidate.version]
     attempt = latest_attempt(own, job_pods)
     done = attempt is not None and attempt.state is AttemptState.SUCCEEDED
     # The Job outlives its pod: that it is complete is enough, the folder appears whole or not.
     complete = any(_is_complete(job) for job in own)
-    return Merging(candidate, attempt, done or complete)
+    return Merging(candidate, attempt, done or complete or served)
 
 
 def _is_complete(job: Object) -> bool:

@@ -12,7 +12,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Kind
 from tunesmith.kube import pods
-from tunesmith.kube.cluster import Cluster, Object
+from tunesmith.kube.cluster import KEDA, Cluster, Object
 from tunesmith.kube.labels import is_controlled_by, owner_labels
 from tunesmith.kube.pod_http import PodHttp
 
@@ -30,6 +30,12 @@ async def observe(cluster: Cluster, http: PodHttp, deployment: AdapterDeployment
             children[kind, name] = found
         elif found:
             foreign.append(f"{kind} named {name}")
+    scaled = deployment.spec.autoscaling or deployment.status.autoscaled
+    keda = bool(scaled) and await cluster.serves(KEDA)
+    if keda:
+        name = child_name(deployment)
+        if found := await cluster.get("ScaledObject", namespace, name):
+            children["ScaledObject", name] = found
     all_pods = await cluster.list("Pod", namespace, labels)
     serving = [each for each in all_pods if SERVES in each["metadata"]["labels"]]
     return Observed(
@@ -38,6 +44,7 @@ async def observe(cluster: Cluster, http: PodHttp, deployment: AdapterDeployment
         runs=await _runs(cluster, deployment),
         children=children,
         foreign=foreign,
+        keda=keda,
         replicas=list(await asyncio.gather(*(_replica(http, each) for each in serving))),
         merge_jobs=await _merge_jobs(cluster, deployment, labels),
         merge_pods=[each for each in all_pods if SERVES not in each["metadata"]["labels"]],

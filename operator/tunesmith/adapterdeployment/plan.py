@@ -12,6 +12,7 @@ from tunesmith.adapterdeployment.decision import (
     decide,
 )
 from tunesmith.adapterdeployment.merging import merge_job
+from tunesmith.adapterdeployment.objects import child_name
 from tunesmith.adapterdeployment.status import Merges, status_of
 from tunesmith.api.adapterdeployment import (
     AdapterDeploymentStatus,
@@ -32,14 +33,27 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     """What to apply, whom to call, and what status says."""
     decision = decide(observed, now)
     merges = [(each, each.next(settings, now)) for each in decision.merges]
-    status = status_of(observed, decision, merges, now)
+    status = status_of(observed, decision, merges, settings, now)
+    called = [] if observed.foreign else calls(observed, decision, now)
     return Plan(
         status=status,
         create=_merge_jobs(observed, merges, settings),
         apply=apply_list(observed, decision, settings),
-        annotate=[] if observed.foreign else calls(observed, decision, now),
-        requeue_after=_next_look(status, decision, [each for _, each in merges], settings),
+        delete=_not_wanted_any_more(observed, status),
+        annotate=called,
+        requeue_after=QUICK
+        if called
+        else _next_look(status, decision, [each for _, each in merges], settings),
     )
+
+
+def _not_wanted_any_more(
+    observed: Observed, status: AdapterDeploymentStatus
+) -> list[tuple[str, str]]:
+    """KEDA must not go on scaling what is to stay as it is."""
+    name = child_name(observed.deployment)
+    there = ("ScaledObject", name) in observed.children
+    return [("ScaledObject", name)] if there and not status.autoscaled else []
 
 
 def _merge_jobs(observed: Observed, merges: Merges, settings: Settings) -> list[Object]:

@@ -63,6 +63,9 @@ def versions(
 ) -> list[Version]:
     """All versions of all names."""
     pins = {each.name: each.version for each in rules.pins}
+    for name, candidates in served.items():
+        if pins.get(name) not in {each.version for each in candidates}:
+            pins.pop(name, None)
     known: dict[str, dict[str, ServedAdapter]] = {}
     for each in previous:
         known.setdefault(each.name, {})[each.version] = each
@@ -134,19 +137,19 @@ def _take_over(
     evidence: Evidence,
 ) -> VersionState:
     """How far the new version is on its way to being promoted."""
-    if not evidence.ready_everywhere(goal):
-        return VersionState.JOINING
+    ready = evidence.ready_everywhere(goal)
     if canary is None:
-        return VersionState.PROMOTED
+        return VersionState.PROMOTED if ready else VersionState.JOINING
     if known is None or known.state is not VersionState.CANARY or known.since is None:
-        return VersionState.CANARY
+        return VersionState.CANARY if ready else VersionState.JOINING
+    # A canary that makes its replicas unready is judged all the more.
     stable = evidence.traffic.get(promoted.model, Traffic())
     tried = evidence.traffic.get(goal.model, Traffic())
     worse = _error_percent(tried) > _error_percent(stable) + canary.max_error_percent
     over = evidence.now - datetime.fromisoformat(known.since) >= timedelta(minutes=canary.minutes)
     if worse and (over or tried.requests >= LEAST_REQUESTS):
         return VersionState.ROLLED_BACK
-    return VersionState.PROMOTED if over else VersionState.CANARY
+    return VersionState.PROMOTED if over and ready else VersionState.CANARY
 
 
 def _error_percent(traffic: Traffic) -> float:

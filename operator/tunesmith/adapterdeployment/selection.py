@@ -77,8 +77,8 @@ def select(
     for each in judged:
         match each:
             case Candidate():
-                # The same files under the same name are one version, whoever brings them.
-                served.setdefault(each.name, {})[each.digest] = each
+                # The same files under the same name are one version, whoever brings them later.
+                served.setdefault(each.name, {}).setdefault(each.digest, each)
             case RejectedAdapter():
                 rejected.append(each)
     chosen = {name: list(versions.values()) for name, versions in sorted(served.items())}

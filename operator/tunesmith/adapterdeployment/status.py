@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from tunesmith.adapterdeployment.autoscaling import scaled_objects, unavailable
 from tunesmith.adapterdeployment.decision import Decision, Observed, Replica
 from tunesmith.adapterdeployment.merging import Merging
 from tunesmith.adapterdeployment.objects import Role, ServerPlan, child_name, endpoint, pod_labels
@@ -21,6 +22,7 @@ from tunesmith.kube import pods
 from tunesmith.kube.advance import Advance, kstatus
 from tunesmith.kube.conditions import Finding, fails, holds, updated
 from tunesmith.kube.pods import Trouble
+from tunesmith.settings import Settings
 
 Merges = list[tuple[Merging, Advance]]
 Judgement = tuple[ServingState, Finding, Finding | None]
@@ -31,7 +33,11 @@ MOST_NAMES = 5
 
 
 def status_of(
-    observed: Observed, decision: Decision, merges: Merges, now: datetime
+    observed: Observed,
+    decision: Decision,
+    merges: Merges,
+    settings: Settings,
+    now: datetime,
 ) -> AdapterDeploymentStatus:
     deployment = observed.deployment
     current = _current(observed, decision.main)
@@ -39,7 +45,7 @@ def status_of(
     state, ready, stalled = _judge(observed, decision, merges, served, current)
     finished = state in {ServingState.READY, ServingState.SCALED_TO_ZERO}
     findings = [ready, *kstatus(state, ready, stalled, finished=finished)]
-    findings += _warning(decision)
+    findings += _warnings(decision, unavailable(deployment, settings, keda=observed.keda))
     limits = decision.limits
     labels = pod_labels(deployment)
     return AdapterDeploymentStatus(
@@ -54,6 +60,7 @@ def status_of(
         ready_replicas=_answering(observed, Role.ADAPTERS),
         base_ready_replicas=_answering(observed, Role.BASE) or None,
         selector=",".join(f"{key}={value}" for key, value in labels.items()),
+        autoscaled=bool(scaled_objects(deployment, settings, keda=observed.keda)) or None,
         server=ServerStatus(
             strategy=decision.choice.strategy,
             strategy_reason=decision.choice.reason,
@@ -146,16 +153,30 @@ def _judge(
     if wanted == 0:
         finding = fails("Ready", "ScaledToZero", "replicas is 0: nothing is served.")
         return ServingState.SCALED_TO_ZERO, finding, None
-    missing = [each for each in served if each.replicas_ready < each.replicas_wanted]
+    on_their_way = {each.candidate.model for each, _ in merges}
+    missing = [
+        each
+        for each in served
+        if each.replicas_ready < each.replicas_wanted
+        and f"{each.name}@{each.version}" not in on_their_way
+    ]
     hurt = [each for each in missing if each.last_error]
     enough = len(current) >= wanted and _base_is_there(observed)
+    for _, advance in merges:
+        if advance.stalled:
+            return _waiting(Trouble(advance.stalled.reason, advance.stalled.message))
+        if enough and not missing:
+            # The version before is served meanwhile.
+            finding = fails("Ready", "Merging", advance.succeeded.message)
+            return ServingState.MERGING, finding, None
     if enough and not missing and not merges:
         return ServingState.READY, holds("Ready", "Serving", _serving(decision, served)), None
     if enough and missing and len(hurt) == len(missing):
         return _degraded(hurt)
     if trouble := _trouble(observed):
         return _waiting(trouble)
-    done = min([len(current), *(each.replicas_ready for each in served)])
+    counted = [each.replicas_ready for each in served if each.replicas_wanted]
+    done = min([len(current), *counted])
     message = f"{done} of {wanted} replicas serve: {_names(served)}."
     answering = any(pods.is_ready(each.pod) for each in observed.replicas)
     state = ServingState.UPDATING if answering else ServingState.STARTING
@@ -199,7 +220,9 @@ def _degraded(hurt: list[ServedAdapter]) -> Judgement:
     )
 
 
-def _warning(decision: Decision) -> list[Finding]:
+def _warnings(decision: Decision, autoscaling: Trouble | None) -> list[Finding]:
+    if autoscaling:
+        return [holds("Warning", autoscaling.reason, autoscaling.message)]
     limits = decision.limits
     held = len([each for each in decision.versions if each.loaded])
     if limits is None or held <= limits.max_loras:

@@ -79,7 +79,12 @@ class NamedAdapter(ApiModel):
         max_length=63,
         description="Name to put into a request's model field. Several entries with one name are "
         "versions of it; the last is the newest.",
-        json_schema_extra={"pattern": SERVED_NAME},
+        json_schema_extra=rules(
+            rule(
+                f"self.matches('{SERVED_NAME}')",
+                "an adapter's name may hold letters, digits, '-', '_' and '.'",
+            )
+        ),
     )
     uri: Uri = Field(
         description="Folder of the adapter: pvc://CLAIM/FOLDER.",
@@ -92,7 +97,12 @@ class NamedAdapter(ApiModel):
         max_length=71,
         description="sha256 over its files, as `sha256sum adapter_config.json "
         "adapter_model.safetensors | sha256sum` prints it, after 'sha256:'.",
-        json_schema_extra={"pattern": "^sha256:[0-9a-f]{64}$"},
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^sha256:[0-9a-f]{64}$')",
+                "digest must be sha256: and 64 hexadecimal digits, as a job's status shows it",
+            )
+        ),
     )
     gate: GateRule = Field(
         default=GateRule.PASSED,
@@ -129,7 +139,12 @@ class Pin(ApiModel):
     version: str = Field(
         max_length=12,
         description="The version that answers, as status.adapters shows it.",
-        json_schema_extra={"pattern": "^[0-9a-f]{12}$"},
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^[0-9a-f]{12}$')",
+                "version must be the 12 hexadecimal digits that status.adapters shows",
+            )
+        ),
     )
 
 
@@ -459,6 +474,9 @@ class AdapterDeploymentStatus(ApiModel):
     )
     selector: str | None = Field(
         default=None, max_length=512, description="Label selector of the pods, for autoscalers."
+    )
+    autoscaled: bool | None = Field(
+        default=None, description="Whether KEDA was told to set the replicas."
     )
     server: ServerStatus | None = Field(default=None, description="What vLLM was told.")
     adapter_count: int | None = Field(default=None, description="Number of names served.")

@@ -27,6 +27,8 @@ RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
 Object = dict[str, Any]
 
+KEDA = "keda.sh/v1alpha1"
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -53,6 +55,7 @@ RESOURCES: dict[str, Resource] = {
     "Service": Resource("v1", "services"),
     "Event": Resource("v1", "events"),
     "PodDisruptionBudget": Resource("policy/v1", "poddisruptionbudgets"),
+    "ScaledObject": Resource(KEDA, "scaledobjects"),
     "Lease": Resource("coordination.k8s.io/v1", "leases"),
 }
 
@@ -125,6 +128,16 @@ class Cluster:
             token = page["metadata"].get("continue", "")
             if not token:
                 return found
+
+    async def serves(self, api_version: str) -> bool:
+        """Whether somebody installed the kinds of this API."""
+        try:
+            await self._request("GET", f"/apis/{api_version}")
+        except ApiError as error:
+            if error.not_found:
+                return False
+            raise
+        return True
 
     async def create(self, manifest: Object) -> Object | None:
         """Create an object once; None when one of that name is there already."""

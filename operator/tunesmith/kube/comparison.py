@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubernetes.utils.quantity import parse_quantity
 
 
-def contains(actual: object, wanted: object) -> bool:
+def contains(actual: object, wanted: object, *, quantities: bool = False) -> bool:
     """Whether every wanted field is there; what the API server added does not matter.
 
     Lists must have the same length, as defaults are added inside members, not beside them.
@@ -13,15 +13,21 @@ def contains(actual: object, wanted: object) -> bool:
     match wanted, actual:
         case dict(), dict():
             return all(
-                contains(actual.get(key), value) or (value in ({}, []) and key not in actual)
+                contains(
+                    actual.get(key),
+                    value,
+                    quantities=quantities or key in ("resources", "sizeLimit"),
+                )
+                or (value in ({}, []) and key not in actual)
                 for key, value in wanted.items()
             )
         case list(), list():
             return len(wanted) == len(actual) and all(
-                contains(one, other) for one, other in zip(actual, wanted, strict=True)
+                contains(one, other, quantities=quantities)
+                for one, other in zip(actual, wanted, strict=True)
             )
         case str(), str():
-            return actual == wanted or _same_quantity(actual, wanted)
+            return actual == wanted or (quantities and _same_quantity(actual, wanted))
         case _:
             return actual == wanted or (actual is None and wanted == "")
 

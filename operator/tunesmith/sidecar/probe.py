@@ -18,7 +18,7 @@ LEAST_DIFFERENCE = 0.12
 
 GENERAL_PROMPTS = ("The", "Question: What is this about?\nAnswer:", '{"')
 HELD_OUT_PROMPTS = 4
-LONGEST_PROMPT = 1000
+LONGEST_PROMPT = 400
 LARGEST_ROW_BYTES = 1 << 20
 
 

@@ -12,8 +12,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from tunesmith.api.serving_contract import (
     CONFIGURATION_FOLDER,
     DESIRED_FILE,
@@ -30,9 +28,9 @@ from tunesmith.api.serving_contract import (
 )
 from tunesmith.api.trainer_contract import CLAIMS_FOLDER
 from tunesmith.sidecar import probe
-from tunesmith.sidecar.base_model import BaseModel, BaseModelUnreadable, base_model_digest
+from tunesmith.sidecar.base_files import BaseFiles
 from tunesmith.sidecar.memory import Memory, signature
-from tunesmith.sidecar.preflight import Expected, RefusalReason, Refused, examine
+from tunesmith.sidecar.preflight import Expected, Refused, examine
 from tunesmith.sidecar.proxy import Proxy, ProxyState, routes_of, routing_table
 from tunesmith.sidecar.start_file import start_file, write_whole
 from tunesmith.sidecar.vllm import Vllm, VllmRefusedError
@@ -87,16 +85,14 @@ class Replica:
         self._seen_at: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
         self._load_seconds: dict[str, float] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._base: BaseModel | None = None
-        self._base_digest = ""
+        self._tasks: dict[str, asyncio.Task[bool]] = {}
+        self._base = BaseFiles()
         self._base_answers: dict[str, dict[str, float]] = {}
         self._table: dict[str, object] = {}
-        self._proxy = ProxyState()
+        self._proxy: ProxyState | None = None
         self._examining = asyncio.Semaphore(EXAMINED_AT_ONCE)
         self._loading = asyncio.Semaphore(LOADED_AT_ONCE)
         self._proving = asyncio.Semaphore(PROVEN_AT_ONCE)
-        self._base_lock = asyncio.Lock()
         self._signatures: dict[str, str] = {}
         self._seen_files: tuple[object, ...] = ()
 
@@ -113,7 +109,7 @@ class Replica:
         self.models = await self.vllm.models()
         if self.models is not None and not self.memory.was_up:
             self.memory.was_up = True
-        self._proxy = await self.proxy.state() or ProxyState()
+        self._proxy = await self.proxy.state()
         for adapter in self.desired.adapters:
             self._seen_at.setdefault(adapter.model, time.monotonic())
             if adapter.model not in self._tasks and self._has_work(adapter):
@@ -145,7 +141,7 @@ class Replica:
                 self.desired = DesiredState.model_validate_json(text)
                 self.desired_digest = digest
                 log.info("desired state %s: %d versions", digest, len(self.desired.adapters))
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             log.warning("the desired state cannot be read: %s", error)
 
     def _notice_start(self) -> None:
@@ -167,7 +163,8 @@ class Replica:
 
     def _has_work(self, adapter: DesiredAdapter) -> bool:
         setback = self.setbacks.get(adapter.model)
-        if setback and time.monotonic() < setback.again_at:
+        unchanged = setback and setback.signature == self._signature(adapter)
+        if setback and unchanged and time.monotonic() < setback.again_at:
             return False
         if not self._passed(adapter):
             return True
@@ -177,20 +174,22 @@ class Replica:
         task = asyncio.create_task(self._bring(adapter))
         self._tasks[adapter.model] = task
 
-        def ended(_: asyncio.Task[None]) -> None:
+        def ended(done: asyncio.Task[bool]) -> None:
             self._tasks.pop(adapter.model, None)
-            self.wake.set()
+            if not done.cancelled() and done.result():
+                self.wake.set()
 
         task.add_done_callback(ended)
 
-    async def _bring(self, adapter: DesiredAdapter) -> None:
-        """Pre-flight, load, proof: as far as it goes now."""
+    async def _bring(self, adapter: DesiredAdapter) -> bool:
+        """Pre-flight, load, proof: as far as it goes now. Whether that changed anything."""
+        known = self._passed(adapter)
         try:
             async with self._examining:
                 if not await self._examine(adapter):
-                    return
+                    return False
             if self.models is None:
-                return
+                return not known
             async with self._loading:
                 await self._load(adapter)
             async with self._proving:
@@ -203,56 +202,24 @@ class Replica:
         except Exception as error:
             log.exception("%s", adapter.model)
             self._set_back(adapter, AdapterState.FAILED, "InternalError", repr(error))
+        return True
 
     async def _examine(self, adapter: DesiredAdapter) -> bool:
         """Whether the version may be shown to vLLM now. Raises Refused when it must not be."""
         if self._passed(adapter):
             return True
         assert self.desired is not None
-        base = await self._base_model()
+        base = await self._base.read(self.desired.base)
         if base is None and self.models is None:
             # The base model comes with vLLM's download: wait for it, then compare shapes.
             return False
-        await self._require_base(adapter)
+        await self._base.require(self.desired.base, adapter)
         expected = Expected(Path(adapter.path), adapter.digest, self.places.claims)
+        # Taken before: files that change while they are examined have not passed.
+        found = signature(adapter, self.desired.max_lora_rank)
         await asyncio.to_thread(examine, expected, base, self.desired.max_lora_rank)
-        self.memory.passed[adapter.model] = self._signature(adapter)
+        self.memory.passed[adapter.model] = found
         return True
-
-    async def _require_base(self, adapter: DesiredAdapter) -> None:
-        assert self.desired is not None
-        folder = self._base_folder()
-        if adapter.base_model_digest is None or self.desired.base.path is None or folder is None:
-            return
-        async with self._base_lock:
-            if not self._base_digest:
-                self._base_digest = await asyncio.to_thread(base_model_digest, folder)
-        if self._base_digest != adapter.base_model_digest:
-            raise Refused(
-                RefusalReason.WRONG_BASE_MODEL,
-                f"{adapter.model} was judged on the base model {adapter.base_model_digest[:19]}…, "
-                f"this one is {self._base_digest[:19]}…: serve it with the base model that it was "
-                "trained on, or train and evaluate it again",
-            )
-
-    async def _base_model(self) -> BaseModel | None:
-        """What the base looks like, once its files are there."""
-        async with self._base_lock:
-            folder = self._base_folder()
-            if self._base is None and folder is not None:
-                try:
-                    self._base = await asyncio.to_thread(BaseModel.read, folder)
-                except BaseModelUnreadable as error:
-                    log.warning("%s", error)
-            return self._base
-
-    def _base_folder(self) -> Path | None:
-        assert self.desired is not None
-        base = self.desired.base
-        if base.path:
-            return Path(base.path)
-        snapshots = Path(base.hub_folder or "/nonexistent").glob("snapshots/*/config.json")
-        return max((each.parent for each in snapshots), default=None)
 
     async def _load(self, adapter: DesiredAdapter) -> None:
         """Have vLLM hold exactly this path under this name."""
@@ -272,11 +239,9 @@ class Replica:
         assert self.desired is not None
         start, largest = self.memory.start, 0.0
         for prompt in probe.prompts(Path(adapter.path)):
-            if prompt not in self._base_answers:
-                base = self.desired.base.name
-                self._base_answers[prompt] = await self.vllm.first_token(base, prompt)
+            base = await self._base_answer(prompt)
             answer = await self.vllm.first_token(adapter.model, prompt)
-            largest = max(largest, probe.difference(self._base_answers[prompt], answer))
+            largest = max(largest, probe.difference(base, answer))
             if largest >= probe.LEAST_DIFFERENCE:
                 break
         else:
@@ -289,6 +254,14 @@ class Replica:
             seconds = time.monotonic() - self._seen_at[adapter.model]
             self._seconds.setdefault(adapter.model, seconds)
             log.info("%s answers after %.2f s", adapter.model, seconds)
+
+    async def _base_answer(self, prompt: str) -> dict[str, float]:
+        """Asked once for each prompt and start of vLLM."""
+        assert self.desired is not None
+        if prompt not in self._base_answers:
+            found = await self.vllm.first_token(self.desired.base.name, prompt)
+            self._base_answers[prompt] = found
+        return self._base_answers[prompt]
 
     def _set_back(
         self, adapter: DesiredAdapter, state: AdapterState, reason: str, message: str
@@ -316,7 +289,11 @@ class Replica:
     # --- all versions ----------------------------------------------------------------------------
 
     async def _unload_what_left(self) -> None:
-        """Names that are no longer desired go once no request of theirs is under way."""
+        """Names that are no longer desired go once nobody can ask for them any more and no request
+        of theirs is under way: that is the proxy's to say."""
+        proxy = self._proxy
+        if proxy is None or proxy.digest != self._table.get("digest"):
+            return
         for model in self.leaving():
             if model in self._table_models() or self._in_flight(model):
                 continue
@@ -333,7 +310,7 @@ class Replica:
         return sorted(model for model in self.models or {} if model not in wanted)
 
     def _in_flight(self, model: str) -> int:
-        found = self._proxy.traffic.get(model)
+        found = self._proxy.traffic.get(model) if self._proxy else None
         return found.in_flight if found else 0
 
     def _table_models(self) -> set[str]:
@@ -358,19 +335,22 @@ class Replica:
         write_whole(self.places.start, start_file(server, [] if self.memory.bare else good))
 
     def _waits_for_base(self) -> bool:
-        return self._base is None and self.models is None and self._base_folder() is None
+        """Nothing can be compared with a base that is not there: vLLM starts without adapters,
+        fetches it or says what is wrong with it, and they follow."""
+        return self._base.model is None and self.models is None and self._base.looked_for
 
     async def _route(self) -> None:
         """Tell the proxy which names it may answer to."""
         assert self.desired is not None
         if self.models is not None and self._all_settled():
             self.memory.complete, self.memory.bare = True, False
+        known = self._proxy.digest if self._proxy else ""
+        if self.models is None and known:
+            # vLLM is starting again, or too busy to answer: names come and go when it is heard.
+            return
         ready = [each.model for each in self.desired.adapters if self._is_ready(each)]
         table = routing_table(self.desired, ready, complete=self.memory.complete)
-        if self.models is None and self._proxy.digest:
-            # vLLM is starting again, or too busy to answer: names come and go when it is heard.
-            table = self._table or table
-        if table["digest"] == self._proxy.digest or await self.proxy.put(table):
+        if table["digest"] == known or await self.proxy.put(table):
             self._table = table
 
     def _all_settled(self) -> bool:
@@ -392,10 +372,11 @@ class Replica:
             desired=self.desired_digest,
             starts=self.memory.start,
             serving=self.models is not None and self.memory.complete,
+            base=self.desired.base.name if self.desired else "",
             adapters=[self._told(each) for each in adapters],
             leaving=self.leaving() if self.desired else [],
             routes=routes_of(self._table) if self._table else [],
-            traffic=self._proxy.traffic,
+            traffic=self._proxy.traffic if self._proxy else {},
         )
 
     def _told(self, adapter: DesiredAdapter) -> AdapterReport:
@@ -408,7 +389,8 @@ class Replica:
                 reason=setback.reason,
                 message=setback.message,
             )
-        ready = self._is_ready(adapter)
+        # Only what the proxy was told can be asked for.
+        ready = self._is_ready(adapter) and adapter.model in self._table_models()
         return AdapterReport(
             model=adapter.model,
             digest=adapter.digest,

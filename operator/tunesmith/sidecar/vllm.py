@@ -68,7 +68,7 @@ class Vllm:
         try:
             (top,) = answer["choices"][0]["logprobs"]["top_logprobs"]
             found = {token: float(value) for token, value in top.items()}
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise VllmRefusedError(f"no log-probabilities in the answer of {model}") from error
         if not found or not all(math.isfinite(value) for value in found.values()):
             raise VllmRefusedError(f"the answer of {model} holds no finite log-probabilities")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ BASE = "smol"
 BASE_ANSWER = {" a": -0.5, " b": -1.0}
 #: Steps that are always enough: from nothing to loaded, proven, routed.
 MOST_STEPS = 20
+LONGEST_STEP_SECONDS = 30
 
 
 class FakeVllm(Vllm):
@@ -46,9 +48,11 @@ class FakeVllm(Vllm):
     def __init__(self) -> None:
         self.is_up = False
         self.loaded: dict[str, str] = {}
-        #: Models whose load is refused, hangs, or whose answers are those of the base.
+        #: Models whose load is refused or hangs, and how many loads hang now.
         self.refused: set[str] = set()
         self.hanging: set[str] = set()
+        self.stuck = 0
+        #: Models whose answers are those of the base, or no numbers.
         self.without_effect: set[str] = set()
         self.not_finite: set[str] = set()
         #: Every command in order, as words: load, unload, ask.
@@ -63,6 +67,7 @@ class FakeVllm(Vllm):
     async def load(self, model: str, path: str) -> None:
         self.told.append(("load", model))
         if model in self.hanging:
+            self.stuck += 1
             await asyncio.Event().wait()
         if model in self.refused:
             raise VllmRefusedError("it does not fit")
@@ -202,9 +207,10 @@ class Pod:
     async def step(self) -> None:
         """One step, and all that it set going, but for what hangs."""
         await self.replica.step()
-        under_way = asyncio.all_tasks() - {asyncio.current_task()}
-        if under_way:
-            await asyncio.wait(under_way, timeout=0.3 if self.vllm.hanging else 10)
+        due = time.monotonic() + LONGEST_STEP_SECONDS
+        while len(under_way := asyncio.all_tasks() - {asyncio.current_task()}) > self.vllm.stuck:
+            assert time.monotonic() < due
+            await asyncio.wait(under_way, timeout=0.05)
 
     async def settle(self) -> None:
         """Steps until nothing changes any more."""

@@ -76,10 +76,73 @@ def test_each_fault_is_named_with_a_remedy(pod: given.Raw, reason: str, words: s
     assert words in found.message
 
 
+def starting(init: dict[str, given.Raw], *, waiting: given.Raw) -> given.Raw:
+    """A pod whose first containers are in these states; each has an image of its own name."""
+    pod = given.pod(phase="Pending", waiting=waiting)
+    pod["spec"]["initContainers"] = [{"name": each, "image": f"{each}:1"} for each in init]
+    pod["status"]["initContainerStatuses"] = [
+        {"name": name, "state": state} for name, state in init.items()
+    ]
+    return pod
+
+
+RUNNING: given.Raw = {"running": {}}
+NO_IMAGE: given.Raw = {"waiting": {"reason": "ImagePullBackOff"}}
+WAITING = {"reason": "PodInitializing"}
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason", "words"),
+    [
+        (
+            starting({"proxy": RUNNING, "sidecar": NO_IMAGE}, waiting=WAITING),
+            "ImageNotPullable",
+            "The image sidecar:1 cannot be pulled",
+        ),
+        (
+            starting(
+                {
+                    "proxy": {
+                        "waiting": {
+                            "reason": "RunContainerError",
+                            "message": 'exec: "nginx": not found',
+                        }
+                    },
+                    "sidecar": {"waiting": WAITING},
+                },
+                waiting=WAITING,
+            ),
+            "ContainerNotCreatable",
+            'exec: "nginx": not found',
+        ),
+        (
+            starting({"sidecar": {"waiting": {"reason": "CrashLoopBackOff"}}}, waiting=WAITING),
+            "Crashing",
+            "kubectl logs",
+        ),
+        (
+            starting({"sidecar": RUNNING}, waiting={"reason": "ErrImagePull"}),
+            "ImageNotPullable",
+            "The image trainer:1 cannot be pulled",
+        ),
+    ],
+    ids=["image of the sidecar", "proxy cannot run", "sidecar crashes", "only the main one"],
+)
+def test_a_fault_of_a_container_that_starts_first_is_named_as_well(
+    pod: given.Raw, reason: str, words: str
+) -> None:
+    found = trouble(pod)
+    assert found is not None
+    assert found.reason == reason
+    assert words in found.message
+
+
 @pytest.mark.parametrize(
     "pod",
     [
         given.pod(),
+        starting({"proxy": RUNNING, "sidecar": RUNNING}, waiting=WAITING),
+        starting({"proxy": {"waiting": WAITING}}, waiting=WAITING),
         given.pod(phase="Pending", waiting={"reason": "ContainerCreating"}),
         given.pod(phase="Pending", unschedulable=""),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tunesmith.api.serving_contract import DESIRED_FILE, Traffic
+from tunesmith.api.serving_contract import Traffic
 from tunesmith.sidecar.base_model import base_model_digest
 from tunesmith.sidecar.replica import AGAIN_SECONDS
 
@@ -133,9 +133,10 @@ async def test_answers_that_are_no_numbers_are_failed(pod: Pod) -> None:
 
 
 async def test_what_vllm_refuses_is_left_out_of_its_next_start_and_tried_again(pod: Pod) -> None:
-    await pod.serve(pod.adapter("good"))
+    good = pod.adapter("good")
+    await pod.serve(good)
     pod.vllm.refused = {"odd@1"}
-    pod.want(pod.adapter("good"), pod.adapter("odd"))
+    pod.want(good, pod.adapter("odd"))
     await pod.settle()
     assert pod.states() == {"good@1": "Ready", "odd@1": "Failed"}
     assert (pod.told("odd@1").reason, pod.told("odd@1").message) == (
@@ -209,9 +210,10 @@ async def test_the_time_to_the_first_answer_is_told(pod: Pod) -> None:
 
 
 async def test_who_leaves_is_routed_no_more_and_then_unloaded(pod: Pod) -> None:
-    await pod.serve(pod.adapter("stays"), pod.adapter("leaves"))
+    stays = pod.adapter("stays")
+    await pod.serve(stays, pod.adapter("leaves"))
     pod.proxy.traffic = {"leaves@1": Traffic(requests=3, in_flight=1)}
-    pod.want(pod.adapter("stays"))
+    pod.want(stays)
     await pod.step()
     assert pod.proxy.names == {BASE, "stays", "stays@1"}
     assert pod.module_names() == ["stays@1"]
@@ -235,96 +237,7 @@ async def test_nothing_is_unloaded_while_the_proxy_does_not_take_the_routes(pod:
     assert pod.vllm.commands("unload") == ["leaves@1"]
 
 
-# Restarts
-
-
-async def test_after_a_restart_of_vllm_everything_is_proven_again(pod: Pod) -> None:
-    await pod.serve(pod.adapter("one"))
-    pod.start_vllm(up=False)
-    await pod.step()
-    assert not pod.replica.report().serving
-    assert pod.states() == {"one@1": "Loading"}
-    pod.vllm.is_up = True
-    pod.vllm.told.clear()
-    await pod.replica.step()
-    assert not pod.replica.report().serving
-    assert not pod.proxy.complete
-    await pod.settle()
-    assert pod.vllm.told == [("ask", BASE), ("ask", "one@1")]
-    assert pod.replica.report().serving
-    assert pod.proxy.names == {BASE, "one", "one@1"}
-    assert pod.replica.report().starts == 2
-
-
-async def test_after_an_end_before_it_was_up_it_starts_bare_and_gets_them_one_by_one(
-    pod: Pod,
-) -> None:
-    pod.want(pod.adapter("one"), pod.adapter("two"))
-    await pod.settle()
-    pod.start_vllm(up=False)
-    await pod.step()
-    pod.start_vllm(up=False)
-    await pod.step()
-    assert pod.module_names() == []
-    pod.start_vllm()
-    pod.vllm.refused = {"two@1"}
-    await pod.settle()
-    assert sorted(pod.vllm.commands("load")) == ["one@1", "two@1"]
-    assert pod.states() == {"one@1": "Ready", "two@1": "Failed"}
-    assert pod.module_names() == ["one@1"], "the next start has what is known to be good"
-
-
-async def test_while_vllm_is_too_busy_to_answer_no_name_is_taken_away(pod: Pod) -> None:
-    await pod.serve(pod.adapter("one"))
-    tables = len(pod.proxy.tables)
-    pod.vllm.is_up = False
-    await pod.settle()
-    assert len(pod.proxy.tables) == tables
-    pod.vllm.is_up = True
-    await pod.settle()
-    assert len(pod.proxy.tables) == tables
-    assert pod.vllm.commands("ask") == [BASE, "one@1"], "nothing is proven twice"
-
-
-async def test_a_restart_of_the_sidecar_forgets_and_disturbs_nothing(pod: Pod) -> None:
-    await pod.serve(pod.adapter("one"), pod.adapter("two"))
-    tables, told = len(pod.proxy.tables), list(pod.vllm.told)
-    pod.restart_sidecar()
-    await pod.settle()
-    assert pod.states() == {"one@1": "Ready", "two@1": "Ready"}
-    assert pod.replica.report().serving
-    assert (len(pod.proxy.tables), pod.vllm.told) == (tables, told)
-
-
-async def test_a_proxy_that_was_restarted_gets_its_routes(pod: Pod) -> None:
-    await pod.serve(pod.adapter("one"))
-    pod.proxy.tables.clear()
-    await pod.step()
-    assert pod.proxy.names == {BASE, "one", "one@1"}
-    assert pod.proxy.complete
-
-
-# Files that cannot be read
-
-
-@pytest.mark.parametrize("text", ["", "no json", "[]", '{"base": {}}'])
-async def test_an_unreadable_desired_state_changes_nothing(pod: Pod, text: str) -> None:
-    await pod.serve(pod.adapter("one"))
-    before = pod.replica.report()
-    pod.write(text)
-    await pod.settle()
-    assert pod.replica.report() == before
-    (pod.places.configuration / DESIRED_FILE).unlink()
-    await pod.settle()
-    assert pod.replica.report() == before
-
-
-async def test_a_spoiled_memory_is_no_memory(pod: Pod) -> None:
-    await pod.serve(pod.adapter("one"))
-    pod.places.memory.write_text("{")
-    pod.restart_sidecar()
-    await pod.settle()
-    assert pod.states() == {"one@1": "Ready"}
+# Its own steps
 
 
 async def test_a_change_of_the_files_is_seen_at_once(pod: Pod) -> None:

@@ -1,0 +1,63 @@
+"""The base model's files as this pod sees them: read once, as soon as they are there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from tunesmith.api.serving_contract import DesiredAdapter, ServedBase
+from tunesmith.sidecar.base_model import BaseModel, BaseModelUnreadable, base_model_digest
+from tunesmith.sidecar.preflight import RefusalReason, Refused
+
+log = logging.getLogger(__name__)
+
+
+class BaseFiles:
+    """Shapes and digest of the base model; only what is asked for is read."""
+
+    def __init__(self) -> None:
+        #: Whether they were tried to be read.
+        self.looked_for = False
+        self.model: BaseModel | None = None
+        self._digest = ""
+        self._lock = asyncio.Lock()
+
+    async def read(self, base: ServedBase) -> BaseModel | None:
+        """What the base looks like; None while its files are not there."""
+        async with self._lock:
+            folder = folder_of(base)
+            if self.model is None and folder is not None:
+                try:
+                    self.model = await asyncio.to_thread(BaseModel.read, folder)
+                except BaseModelUnreadable as error:
+                    log.warning("%s", error)
+            self.looked_for = True
+            return self.model
+
+    async def require(self, base: ServedBase, adapter: DesiredAdapter) -> None:
+        """Raises Refused when the adapter's verdict is about another base model.
+
+        Hub repositories are told apart by name and revision, not by what was downloaded.
+        """
+        wanted = adapter.base_model_digest
+        if wanted is None or base.path is None:
+            return
+        async with self._lock:
+            if not self._digest:
+                self._digest = await asyncio.to_thread(base_model_digest, Path(base.path))
+        if self._digest != wanted:
+            raise Refused(
+                RefusalReason.WRONG_BASE_MODEL,
+                f"{adapter.model} was judged on the base model {wanted[:19]}…, this one is "
+                f"{self._digest[:19]}…: serve it with the base model that it was trained on, or "
+                "train and evaluate it again",
+            )
+
+
+def folder_of(base: ServedBase) -> Path | None:
+    """Where the files are: a path, or vLLM's download once it has begun."""
+    if base.path:
+        return Path(base.path)
+    snapshots = Path(base.hub_folder or "/nonexistent").glob("snapshots/*/config.json")
+    return max((each.parent for each in snapshots), default=None)
