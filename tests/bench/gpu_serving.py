@@ -20,8 +20,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,14 @@ CONFIG = {
     "eos_token_id": 2,
     "hidden_act": "silu",
 }
-#: Servers that are compared: name → adapters that are there when it starts, slots.
-SERVERS: dict[str, tuple[int, int | None]] = {"base": (0, None), "one": (1, 1), "sixteen": (16, 16)}
+#: Servers that are compared: name → adapters that are there when it starts, slots, arguments.
+SERVERS: dict[str, tuple[int, int | None, dict[str, str]]] = {
+    "base": (0, None, {}),
+    "one": (1, 1, {}),
+    "sixteen": (16, 16, {}),
+    # CUDA graphs for each number of adapters in a batch, instead of one for all.
+    "sixteen-specialized": (16, 16, {"specialize-active-lora": "true"}),
+}
 
 
 # --- what the operator generates -----------------------------------------------------------------
@@ -77,7 +85,7 @@ def plan(folder: Path) -> None:
     from tunesmith.adapterdeployment.selection import Candidate
     from tunesmith.api.adapterdeployment import AdapterDeployment, VersionState
 
-    for name, (count, slots) in SERVERS.items():
+    for name, (count, slots, arguments) in SERVERS.items():
         deployment = AdapterDeployment.from_object(
             {
                 "metadata": {"name": "bench", "namespace": "bench", "uid": "bench"},
@@ -91,6 +99,7 @@ def plan(folder: Path) -> None:
                             "max-num-seqs": "128",
                             "max-num-batched-tokens": "8192",
                             "enable-prefix-caching": "false",
+                            **arguments,
                         },
                     },
                 },
@@ -213,6 +222,31 @@ def make_adapters(count: int) -> dict[str, str]:
             folder, ("adapter_config.json", "adapter_model.safetensors")
         )
     return digests
+
+
+class ControlDoor(BaseHTTPRequestHandler):
+    """Stands in for the proxy's control door: vLLM is asked directly here, to compare its speed."""
+
+    digest = ""
+
+    def do_GET(self) -> None:
+        self._answer({"digest": ControlDoor.digest, "traffic": {}})
+
+    def do_PUT(self) -> None:
+        table = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        ControlDoor.digest = table["digest"]
+        self._answer({})
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
 
 
 class Server:
@@ -342,6 +376,8 @@ async def hot_loads(server: Server, names: list[str]) -> list[Figure]:
 
 def run(plan_folder: Path, servers: list[str], tokenizer: Path) -> list[Figure]:
     began = time.monotonic()
+    door = ThreadingHTTPServer(("127.0.0.1", 8002), ControlDoor)
+    threading.Thread(target=door.serve_forever, daemon=True).start()
     make_model(tokenizer)
     digests = make_adapters(24)
     print(f"model and adapters made in {time.monotonic() - began:.0f} s", flush=True)

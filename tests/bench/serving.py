@@ -12,6 +12,7 @@ import random
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -105,7 +106,7 @@ def hot_load(stage: Stage) -> list[Figure]:
         entries.append(made.entry())
         began = time.monotonic()
         stage.patch("beside", {"adapters": {"named": entries}})
-        stage.until("beside", 60, lambda status, made=made: _ready(status, made))
+        stage.until("beside", 60, partial(_ready, made))
         patched.append(time.monotonic() - began)
         told = next(each for each in report(stage)["adapters"] if each["model"] == made.model)
         loads.append(told["loadSeconds"])
@@ -128,7 +129,7 @@ def hot_load(stage: Stage) -> list[Figure]:
     ]
 
 
-def _ready(status: Object, made: Made) -> bool:
+def _ready(made: Made, status: Object) -> bool:
     return bool(served(status, made.model).get("replicasReady") == 1)
 
 
@@ -180,7 +181,8 @@ def thousand(stage: Stage) -> list[Figure]:
 
 
 def _all_ready(status: Object, count: int) -> bool:
-    return sum(each["replicasReady"] == 1 for each in status.get("adapters", [])) == count
+    ready = [each for each in status.get("adapters", []) if each["replicasReady"] == 1]
+    return len(ready) == count
 
 
 async def first_answers(stage: Stage, made: list[Made]) -> list[float]:

@@ -295,6 +295,25 @@ class Proxy:
             os.kill(other, signal.SIGCONT)
 
 
+def give_keys(proxy: Proxy, keys: dict[str, str]) -> None:
+    """As Kubernetes mounts a Secret: files are links through ..data to a folder with a date."""
+    dated = proxy.keys / "..2026_01_01"
+    dated.mkdir(parents=True)
+    (proxy.keys / "..data").symlink_to(dated.name)
+    for client, key in keys.items():
+        (dated / client).write_text(key)
+        (proxy.keys / client).symlink_to(Path("..data") / client)
+    until_both_workers_looked()
+
+
+def until_both_workers_looked() -> None:
+    time.sleep(0.25)
+
+
+def whole(status: int, body: bytes) -> Callable[[Handler], None]:
+    return lambda handler: handler.whole(status, body)
+
+
 def _user_and_group() -> tuple[int, int]:
     """That of the pods, where the tests may become it."""
     if os.getuid() == 0:

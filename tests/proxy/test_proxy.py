@@ -9,9 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -24,9 +22,12 @@ from tests.proxy.conftest import (
     ask_at,
     ask_on,
     free_port,
+    give_keys,
     routing_table,
     running_upstream,
     until,
+    until_both_workers_looked,
+    whole,
 )
 
 PATHS = "POST /v1/chat/completions, POST /v1/completions, GET /v1/models and GET /health"
@@ -40,25 +41,6 @@ def connect(port: int) -> http.client.HTTPConnection:
 def request_text(body: bytes) -> bytes:
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
-
-
-def give_keys(proxy: Proxy, keys: dict[str, str]) -> None:
-    """As Kubernetes mounts a Secret: files are links through ..data to a folder with a date."""
-    dated = proxy.keys / "..2026_01_01"
-    dated.mkdir(parents=True)
-    (proxy.keys / "..data").symlink_to(dated.name)
-    for client, key in keys.items():
-        (dated / client).write_text(key)
-        (proxy.keys / client).symlink_to(Path("..data") / client)
-    until_both_workers_looked()
-
-
-def until_both_workers_looked() -> None:
-    time.sleep(0.25)
-
-
-def whole(status: int, body: bytes) -> Callable[[Handler], None]:
-    return lambda handler: handler.whole(status, body)
 
 
 class TestPaths:

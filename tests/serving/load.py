@@ -18,7 +18,7 @@ from tunesmith.sidecar.probe import difference
 TOLERANCE = 0.35
 
 #: Between an answer and the same client's next question.
-PAUSE_SECONDS = 0.4
+PAUSE_SECONDS = 0.8
 
 Likelihoods = dict[str, float]
 

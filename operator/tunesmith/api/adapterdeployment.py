@@ -52,6 +52,7 @@ FREE_ARGUMENTS = (
     "quantization",
     "reasoning-parser",
     "seed",
+    "specialize-active-lora",
     "tool-call-parser",
 )
 

@@ -211,13 +211,21 @@ class Pod:
         while len(under_way := asyncio.all_tasks() - {asyncio.current_task()}) > self.vllm.stuck:
             assert time.monotonic() < due
             await asyncio.wait(under_way, timeout=0.05)
+        # What is called when a task is done is called after this.
+        await asyncio.sleep(0)
 
     async def settle(self) -> None:
         """Steps until nothing changes any more."""
         before: tuple[object, ...] = ()
         for _ in range(MOST_STEPS):
             await self.step()
-            now = (len(self.vllm.told), len(self.proxy.tables), self.replica.memory.model_dump())
+            now = (
+                self.replica.started,
+                self.replica.report(),
+                len(self.vllm.told),
+                len(self.proxy.tables),
+                self.replica.memory.model_dump(),
+            )
             if now == before:
                 return
             before = now

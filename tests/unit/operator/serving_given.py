@@ -218,12 +218,14 @@ class World:
             "labels": pod_labels(self.deployment, role),
             "annotations": dict(self.template(role)["metadata"]["annotations"]),
         }
+        pod["spec"]["volumes"] = copy.deepcopy(self.template(role)["spec"]["volumes"])
         assert {SERVES} <= pod["metadata"]["labels"].keys()
         assert {OPTIONS_DIGEST} <= pod["metadata"]["annotations"].keys()
         report = ReplicaReport(
             desired="older" if behind else state_digest(self.files(role)[DESIRED_FILE]),
             starts=1,
             serving=True,
+            base=self.desired(role).base.name,
             adapters=[says(each) for each in self.desired(role).adapters],
             traffic=traffic or {},
         )

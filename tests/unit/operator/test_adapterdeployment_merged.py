@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,14 @@ def merged(strategy: str = "Merged", **spec: Any) -> World:
     world = merging(strategy, **spec)
     world.merge(1)
     assert is_ready(world.settle())
+    return world
+
+
+def with_a_new_version() -> World:
+    """The first version is served, the second one is being merged."""
+    world = merged()
+    world.jobs = versions_of("triage", 1, 2)
+    world.step()
     return world
 
 
@@ -96,7 +105,56 @@ def test_a_new_version_is_merged_while_the_old_one_is_served() -> None:
     assert states(status) == {OLD: ("Promoted", 100), NEW: ("Joining", 0)}
     assert job_names(world)[-1] == f"serving-merge-{NEW}-1"
     assert world.template() == before
-    assert not is_ready(status)
+    assert status.state is ServingState.MERGING
+    ready = condition(status, "Ready")
+    assert (ready.status, ready.reason) == ("False", "Merging")
+    assert ready.message == "Attempt 1 was created."
+    assert condition(status, "Stalled").status == "False"
+
+
+def test_a_merge_of_a_new_version_that_fails_is_told_and_tried_again() -> None:
+    world = with_a_new_version()
+    world.merge(2, "Failed")
+    status = world.step()
+    assert status.state is ServingState.MERGING
+    assert "Attempt 1 failed" in condition(status, "Ready").message
+    assert states(status)[OLD] == ("Promoted", 100)
+
+
+def test_a_merge_of_a_new_version_that_is_stuck_is_told() -> None:
+    world = with_a_new_version()
+    world.merge_jobs[-1]["metadata"] |= {"uid": "uid-job", "creationTimestamp": given.moment(60)}
+    status = world.step()
+    assert status.state is ServingState.WAITING
+    for type_ in ("Ready", "Stalled"):
+        assert condition(status, type_).reason == "NoPod"
+        assert f"serving-merge-{NEW}-1" in condition(status, type_).message
+    assert states(status)[OLD] == ("Promoted", 100)
+
+
+def test_what_is_served_is_merged_whatever_became_of_the_job() -> None:
+    world = merged()
+    world.merge_jobs = []
+    made = world.plan()
+    assert not made.create
+    assert not made.apply
+    assert made.status == world.deployment.status
+
+
+@pytest.mark.parametrize(
+    ("ready", "report"),
+    [(False, {}), (True, {"serving": False}), (True, {"base": f"triage@{NEW}"})],
+    ids=["not ready", "not serving", "another version"],
+)
+def test_a_replica_that_does_not_serve_the_version_proves_no_merge(
+    ready: bool, report: given.Raw
+) -> None:
+    world = merged()
+    world.merge_jobs = []
+    replica = world.replica(ready=ready)
+    assert replica.report is not None
+    world.replicas = [replace(replica, report=replica.report.model_copy(update=report))]
+    assert [each["kind"] for each in world.plan().create] == ["ConfigMap", "Job"]
 
 
 def test_then_the_pods_roll_and_each_keeps_the_files_of_its_version() -> None:
@@ -107,6 +165,7 @@ def test_then_the_pods_roll_and_each_keeps_the_files_of_its_version() -> None:
     status = world.step()
     assert states(status) == {NEW: ("Promoted", 100)}
     assert not is_ready(status), "the pods still serve the old one"
+    assert not world.plan().annotate, "nobody calls them: they do not mount the new files"
     assert world.options()["served-model-name"] == f"triage@{NEW}"
     assert {name for kind, name in world.children if kind == "ConfigMap"} == {
         f"serving-vllm-{OLD}",
@@ -123,6 +182,15 @@ def test_a_second_adapter_is_told_why_it_is_not_served() -> None:
     assert [(each.name, each.reason) for each in status.not_served] == [
         ("urgent", "OneAdapterOnly")
     ]
+    assert is_ready(status)
+
+
+def test_an_adapter_whose_name_sorts_first_does_not_displace_the_one_that_is_served() -> None:
+    world = merged()
+    world.jobs.append(ready_job("aaa", 9))
+    status = world.settle()
+    assert [each.name for each in status.adapters] == ["triage"]
+    assert [(each.name, each.reason) for each in status.not_served] == [("aaa", "OneAdapterOnly")]
     assert is_ready(status)
 
 

@@ -75,22 +75,44 @@ def test_as_many_adapters_are_kept_in_memory_as_fit_into_a_quarter(
     assert world(rank, resources=resources).options()["max-cpu-loras"] == kept
 
 
-def test_arguments_are_read_as_yaml() -> None:
-    arguments = {
-        "gpu-memory-utilization": "0.95",
-        "enforce-eager": "true",
-        "seed": "7",
-        "dtype": "bfloat16",
-        "compilation-config": '{"level": 0}',
-    }
-    found = world(server={"arguments": arguments}).options()
-    assert {name: found[name] for name in arguments} == {
-        "gpu-memory-utilization": 0.95,
-        "enforce-eager": True,
-        "seed": 7,
-        "dtype": "bfloat16",
-        "compilation-config": {"level": 0},
-    }
+def test_a_server_that_leaves_the_gpu_keeps_a_slot() -> None:
+    serving = settled(resources={"gpus": 1}, server={"maxLoras": 1})
+    serving.change(resources={"gpus": 0})
+    server = serving.step().server
+    assert server is not None
+    assert server.max_loras == 1
+    assert serving.options()["max-loras"] == 1 + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.95", 0.95),
+        ("7", 7),
+        ("1e3", 1000.0),
+        ("true", True),
+        ("True", True),
+        ("False", False),
+    ],
+)
+def test_numbers_and_truth_values_among_the_arguments_are_written_as_such(
+    text: str, value: float
+) -> None:
+    found = argument(text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["bfloat16", '{"level": 0}', "[1, 2]", '"7"', "null", "yes", "0x10", "1:30", "", "{", "a: b"],
+)
+def test_all_other_arguments_stay_the_text_that_they_are(text: str) -> None:
+    assert argument(text) == text
+
+
+def argument(text: str) -> object:
+    """As vLLM finds it in its file."""
+    return world(server={"arguments": {"compilation-config": text}}).options()["compilation-config"]
 
 
 def test_several_gpus_share_the_model() -> None:

@@ -16,6 +16,7 @@ from tunesmith.kube.comparison import contains
 from tests.unit.operator import given
 from tests.unit.operator.serving_given import (
     World,
+    is_ready,
     ready_job,
     settled,
     version,
@@ -72,6 +73,14 @@ def test_an_adapter_on_a_claim_that_is_not_mounted_rolls_the_pods() -> None:
     serving.jobs.pop()
     serving.settle()
     assert serving.template() == with_it, "a claim that is needed no more is no reason"
+
+
+def test_a_second_job_with_the_same_files_changes_nothing() -> None:
+    serving = settled(ready_job("one", 1, serves="triage"))
+    before = serving.desired()
+    serving.jobs.append(ready_job("two", 1, serves="triage", age=1))
+    serving.settle()
+    assert serving.desired() == before
 
 
 def test_a_higher_rank_rolls_the_pods() -> None:
@@ -185,6 +194,24 @@ def test_a_call_names_the_desired_state() -> None:
     assert called[CALLED_FOR].startswith(f"{digest}.")
 
 
+def test_a_pod_that_mounts_other_files_is_not_called() -> None:
+    serving = world(16)
+    other = serving.replica(behind=True)
+    other.pod["spec"]["volumes"] = [{"name": "other", "configMap": {"name": "another"}}]
+    serving.replicas = [serving.replica(number=2), other]
+    assert not serving.plan().annotate
+
+
+def test_who_was_called_is_looked_at_soon() -> None:
+    serving = world(16)
+    assert serving.plan().requeue_after is None
+    serving.replicas.append(serving.replica(number=2, behind=True))
+    assert is_ready(serving.step()), "one beyond those wanted"
+    made = serving.plan()
+    assert [name for name, _ in made.annotate] == ["pod-2"]
+    assert made.requeue_after == timedelta(seconds=0.5)
+
+
 def test_a_leaving_pod_is_not_called() -> None:
     serving = world(16)
     leaving = serving.replica(behind=True)
@@ -223,8 +250,12 @@ def test_next_to_a_name_that_is_taken_nothing_is_made() -> None:
         ({"a": 1, "b": 2}, {"a": 1}, True),
         ({"a": 1}, {"a": 1, "b": 2}, False),
         ({}, {"labels": {}}, True),
-        ({"memory": "1Gi"}, {"memory": "1024Mi"}, True),
-        ({"memory": "1Gi"}, {"memory": "2Gi"}, False),
+        ({"resources": {"memory": "1Gi"}}, {"resources": {"memory": "1024Mi"}}, True),
+        ({"resources": {"memory": "1Gi"}}, {"resources": {"memory": "2Gi"}}, False),
+        ({"resources": [{"cpu": "1"}]}, {"resources": [{"cpu": "1000m"}]}, True),
+        ({"sizeLimit": "1Gi"}, {"sizeLimit": "1024Mi"}, True),
+        ({"memory": "1Gi"}, {"memory": "1024Mi"}, False),
+        ({"env": [{"name": "A", "value": "1"}]}, {"env": [{"name": "A", "value": "1.0"}]}, False),
         ({"env": [{"name": "A"}]}, {"env": [{"name": "A", "value": ""}]}, True),
         ([1, 2], [1], False),
         ({"a": []}, {"a": {}}, False),

@@ -12,6 +12,7 @@ from tunesmith.api.serving_contract import Route, Target, Traffic
 from tests.unit.operator import given
 from tests.unit.operator.serving_given import (
     World,
+    condition,
     holds_it,
     is_ready,
     is_still_loading,
@@ -198,6 +199,30 @@ def test_at_the_end_even_a_few_requests_are_enough_to_roll_it_back() -> None:
     assert states(world.step(LATER))[NEW] == ("RolledBack", 0)
 
 
+def test_a_canary_that_makes_its_replicas_unready_is_rolled_back() -> None:
+    world = with_a_canary()
+    world.answer(holds_it, holds_it, traffic=counted(25, of=25))
+    world.replicas[1] = world.replica(number=2, ready=False)
+    assert states(world.step())[NEW] == ("RolledBack", 0)
+
+
+def test_more_replicas_leave_a_canary_what_it_is() -> None:
+    world = with_a_canary()
+    world.change(replicas=3, adapters={"canary": CANARY})
+    assert states(world.step()) == {OLD: ("Promoted", 90), NEW: ("Canary", 10)}
+
+
+def test_a_canary_is_not_promoted_before_it_is_ready_everywhere() -> None:
+    world = with_a_canary()
+    world.change(replicas=3, adapters={"canary": CANARY})
+    world.step()
+    assert states(world.step(LATER))[NEW] == ("Canary", 10)
+    world.answer(holds_it, holds_it, is_still_loading)
+    assert states(world.step(LATER))[NEW] == ("Canary", 10)
+    world.answer(holds_it, holds_it, holds_it)
+    assert states(world.step(LATER))[NEW] == ("Promoted", 100)
+
+
 def rolled_back(**adapters: Any) -> World:
     world = with_a_canary(**adapters)
     world.answer(holds_it, holds_it, traffic=counted(50, of=50))
@@ -212,6 +237,13 @@ def test_a_version_that_was_rolled_back_is_unloaded_and_remembered() -> None:
     status = world.settle(LATER + timedelta(days=1))
     assert states(status)[NEW] == ("RolledBack", 0)
     assert is_ready(status)
+
+
+def test_nobody_waits_for_a_version_that_was_rolled_back() -> None:
+    world = rolled_back()
+    world.step()
+    world.answer(holds_it)
+    assert condition(world.step(), "Ready").message == "1 of 2 replicas serve: triage."
 
 
 def test_a_pin_to_a_version_that_was_rolled_back_overrules_that() -> None:
@@ -248,6 +280,12 @@ def test_a_pin_promotes_a_canary_at_once() -> None:
     pins = [{"name": "triage", "version": NEW}]
     world.change(replicas=2, adapters={"canary": CANARY, "pins": pins})
     assert states(world.step())[NEW] == ("Promoted", 100)
+
+
+def test_a_pin_to_a_version_that_is_not_there_changes_nothing() -> None:
+    pins = [{"name": "triage", "version": "0" * 12}, {"name": "other", "version": OLD}]
+    world = with_a_canary(pins=pins)
+    assert states(world.deployment.status) == {OLD: ("Promoted", 90), NEW: ("Canary", 10)}
 
 
 def test_a_pin_holds_against_newer_versions() -> None:

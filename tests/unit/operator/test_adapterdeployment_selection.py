@@ -78,8 +78,10 @@ def test_jobs_with_one_adapter_name_are_versions_from_the_oldest_to_the_newest()
 
 
 def test_two_jobs_with_the_same_digest_are_one_version() -> None:
-    jobs = [ready_job("one", 1, serves="triage"), ready_job("two", 1, serves="triage")]
-    assert len(select(given.adapterdeployment(), jobs).candidates()) == 1
+    newer = ready_job("one", 1, serves="triage", age=1)
+    older = ready_job("two", 1, serves="triage", age=2)
+    (served,) = select(given.adapterdeployment(), [newer, older]).candidates()
+    assert (served.job, served.uri) == ("two", "pvc://models/tuned/two"), "the older one stays"
 
 
 def test_the_same_files_under_two_names_are_two_adapters() -> None:

@@ -94,6 +94,14 @@ def test_all_replicas_that_are_wanted_must_be_there() -> None:
     assert not is_ready(world.step())
 
 
+def test_a_replica_beyond_those_wanted_is_not_waited_for() -> None:
+    world = two_adapters()
+    world.answer(holds_it, holds_it, is_still_loading)
+    status = world.step()
+    assert is_ready(status)
+    assert condition(status, "Ready").message == "2 of 2 replicas serve smol, triage, urgent."
+
+
 def test_pods_of_the_base_model_must_answer_too() -> None:
     world = two_adapters(baseReplicas=1)
     assert not is_ready(world.step())

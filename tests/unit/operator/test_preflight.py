@@ -41,6 +41,7 @@ from tests.unit.operator.adapters import (
 )
 
 CONFIG_FILE = artifact.ADAPTER_CONFIG
+MOST_SECONDS = 5
 INFINITE = {"F32": struct.pack("<f", float("inf")), "F16": b"\x00\xfc", "BF16": b"\x80\x7f"}
 NOT_A_NUMBER = {"F32": struct.pack("<f", float("nan")), "F16": b"\x01\x7c", "BF16": b"\xc1\xff"}
 
@@ -69,11 +70,12 @@ def refused(
 
 @contextmanager
 def quick_and_small() -> Iterator[None]:
+    """Of the processor's time, as a busy machine gives it late; what is too much takes minutes."""
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     try:
         yield
-        assert time.monotonic() - started < 1
+        assert time.process_time() - started < MOST_SECONDS
         assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
     finally:
         tracemalloc.stop()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from typing import Any
 
 import pytest
 from tunesmith.api.serving_contract import Traffic
+from tunesmith.sidecar import replica as replica_module
 from tunesmith.sidecar.base_model import base_model_digest
+from tunesmith.sidecar.main import BUSY_SECONDS, keep_in_step
+from tunesmith.sidecar.preflight import Facts, examine
 from tunesmith.sidecar.replica import AGAIN_SECONDS
 
 from tests.unit.operator.adapters import DOWN, Adapter, Q, pair
-from tests.unit.operator.serving_fakes import BASE, Pod, pod
+from tests.unit.operator.serving_fakes import BASE, LONGEST_STEP_SECONDS, Pod, pod
 
 __all__ = ["pod"]
 
@@ -85,6 +91,48 @@ async def test_a_base_model_that_vllm_has_yet_to_download_is_not_waited_for(pod:
     assert pod.module_names() == ["one@1"]
 
 
+async def test_without_a_base_model_that_can_be_read_vllm_starts_to_say_so(pod: Pod) -> None:
+    base = {"name": BASE, "path": str(pod.root / "nothing")}
+    pod.want(pod.adapter("one"), base=base)
+    await pod.settle()
+    assert pod.replica.started
+    assert pod.module_names() == []
+    assert pod.states() == {"one@1": "Loading"}
+
+
+async def test_vllm_may_start_to_end_a_download_that_was_broken_off(pod: Pod) -> None:
+    snapshot = pod.root / "hub" / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    base = {"name": BASE, "path": None, "hub_folder": str(pod.root / "hub")}
+    pod.want(pod.adapter("one"), base=base)
+    await pod.settle()
+    assert pod.replica.started
+    assert pod.module_names() == []
+
+
+async def test_files_that_change_after_they_were_examined_have_not_passed(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = threading.Event()
+
+    def slow(*arguments: Any) -> Facts:
+        found = examine(*arguments)
+        assert changed.wait(LONGEST_STEP_SECONDS)
+        return found
+
+    monkeypatch.setattr(replica_module, "examine", slow)
+    pod.want(pod.adapter("one"))
+    await pod.replica.step()
+    await asyncio.sleep(0.1)
+    pod.files("one", spoiled)
+    await pod.replica.step()
+    changed.set()
+    await pod.settle()
+    assert pod.states() == {"one@1": "Refused"}
+    assert pod.module_names() == []
+
+
 # Loaded, proven, routed
 
 
@@ -97,6 +145,18 @@ async def test_an_adapter_that_joins_is_loaded_proven_and_routed(pod: Pod) -> No
     assert pod.proxy.names == {BASE, "one", "one@1"}
     assert pod.states() == {"one@1": "Ready"}
     assert pod.module_names() == ["one@1"], "the next start has it from the beginning"
+
+
+async def test_what_the_proxy_was_not_told_is_not_ready(pod: Pod) -> None:
+    await pod.serve()
+    pod.proxy.is_up = False
+    pod.want(pod.adapter("one"))
+    await pod.settle()
+    assert pod.vllm.commands("ask") == [BASE, "one@1"]
+    assert pod.states() == {"one@1": "Loading"}
+    pod.proxy.is_up = True
+    await pod.settle()
+    assert pod.states() == {"one@1": "Ready"}
 
 
 async def test_what_vllm_started_with_is_proven_as_well(pod: Pod) -> None:
@@ -197,6 +257,41 @@ async def test_a_name_that_is_loaded_from_elsewhere_is_loaded_again(pod: Pod) ->
     assert pod.states() == {"one@1": "Ready"}
 
 
+async def test_a_name_that_now_stands_for_bad_files_is_refused(pod: Pod) -> None:
+    await pod.serve(pod.adapter("one"))
+    bad = pod.adapter("bad", spoil=spoiled).model_copy(update={"model": "one@1"})
+    pod.want(bad)
+    await pod.settle()
+    assert pod.states() == {"one@1": "Refused"}
+    assert pod.proxy.names == {BASE}
+
+
+async def test_a_setback_of_other_files_holds_nothing_back(pod: Pod) -> None:
+    bad = pod.adapter("bad", spoil=spoiled).model_copy(update={"model": "one@1"})
+    await pod.serve(bad)
+    assert pod.states() == {"one@1": "Refused"}
+    pod.want(pod.adapter("good").model_copy(update={"model": "one@1"}))
+    await pod.settle()
+    assert pod.states() == {"one@1": "Ready"}
+
+
+async def test_the_time_that_vllm_took_to_load_is_told_by_itself(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pod.serve(pod.adapter("one"))
+    load = pod.vllm.load
+
+    async def slow(model: str, path: str) -> None:
+        pod.clock.now += 2
+        await load(model, path)
+
+    monkeypatch.setattr(pod.vllm, "load", slow)
+    pod.want(pod.adapter("one"), pod.adapter("two"))
+    await pod.settle()
+    assert pod.told("one@1").load_seconds is None, "it was there from the start"
+    assert pod.told("two@1").load_seconds == pytest.approx(2)
+
+
 async def test_the_time_to_the_first_answer_is_told(pod: Pod) -> None:
     pod.want(pod.adapter("one"))
     await pod.settle()
@@ -237,7 +332,48 @@ async def test_nothing_is_unloaded_while_the_proxy_does_not_take_the_routes(pod:
     assert pod.vllm.commands("unload") == ["leaves@1"]
 
 
+async def test_nothing_is_unloaded_while_the_proxy_does_not_tell_who_is_asked(pod: Pod) -> None:
+    await pod.serve(pod.adapter("one"))
+    pod.proxy.traffic = {"one@1": Traffic(in_flight=1)}
+    pod.want()
+    await pod.step()
+    assert pod.proxy.names == {BASE}
+    pod.proxy.is_up = False
+    await pod.settle()
+    assert pod.vllm.commands("unload") == []
+    assert pod.replica.report().traffic == {}
+
+
 # Its own steps
+
+
+async def test_the_name_of_the_base_model_is_told(pod: Pod) -> None:
+    assert pod.replica.report().base == ""
+    await pod.serve()
+    assert pod.replica.report().base == BASE
+
+
+async def test_what_cannot_be_done_yet_is_not_tried_without_a_pause(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_module, "time", time)
+    base = {"name": BASE, "path": None, "hub_folder": str(pod.root / "hub")}
+    pod.want(pod.adapter("one"), base=base)
+    steps = 0
+    step = pod.replica.step
+
+    async def counted() -> None:
+        nonlocal steps
+        steps += 1
+        # As long as a look at vLLM takes: what the step set going ends meanwhile.
+        await step()
+        await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(pod.replica, "step", counted)
+    loop = asyncio.create_task(keep_in_step(pod.replica))
+    await asyncio.sleep(4 * BUSY_SECONDS)
+    loop.cancel()
+    assert 1 < steps <= 8
 
 
 async def test_a_change_of_the_files_is_seen_at_once(pod: Pod) -> None:

@@ -58,6 +58,45 @@ async def test_while_vllm_is_too_busy_to_answer_no_name_is_taken_away(pod: Pod) 
     assert pod.vllm.commands("ask") == [BASE, "one@1"], "nothing is proven twice"
 
 
+async def test_what_a_bare_vllm_does_not_hold_is_not_routed(pod: Pod) -> None:
+    await pod.serve(pod.adapter("one"))
+    pod.start_vllm()
+    pod.vllm.loaded = {}
+    await pod.replica.step()
+    assert pod.proxy.names == {BASE}
+    await pod.settle()
+    assert pod.proxy.names == {BASE, "one", "one@1"}
+
+
+async def test_a_sidecar_that_restarts_while_vllm_is_busy_takes_no_name_away(pod: Pod) -> None:
+    await pod.serve(pod.adapter("one"))
+    tables = len(pod.proxy.tables)
+    pod.vllm.is_up = False
+    pod.restart_sidecar()
+    await pod.settle()
+    assert len(pod.proxy.tables) == tables
+    assert pod.proxy.names == {BASE, "one", "one@1"}
+
+
+async def test_a_sidecar_that_restarts_unloads_nothing_that_is_still_routed(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pod.serve(pod.adapter("one"))
+    pod.want()
+    pod.restart_sidecar()
+    routed_at_unload: list[set[str]] = []
+    unload = pod.vllm.unload
+
+    async def watched(model: str) -> None:
+        routed_at_unload.append(pod.proxy.names)
+        await unload(model)
+
+    monkeypatch.setattr(pod.vllm, "unload", watched)
+    await pod.settle()
+    assert pod.vllm.commands("unload") == ["one@1"]
+    assert routed_at_unload == [{BASE}]
+
+
 async def test_a_restart_of_the_sidecar_forgets_and_disturbs_nothing(pod: Pod) -> None:
     await pod.serve(pod.adapter("one"), pod.adapter("two"))
     tables, told = len(pod.proxy.tables), list(pod.vllm.told)
@@ -79,11 +118,11 @@ async def test_a_proxy_that_was_restarted_gets_its_routes(pod: Pod) -> None:
 # Files that cannot be read
 
 
-@pytest.mark.parametrize("text", ["", "no json", "[]", '{"base": {}}'])
-async def test_an_unreadable_desired_state_changes_nothing(pod: Pod, text: str) -> None:
+@pytest.mark.parametrize("content", [b"", b"no json", b"[]", b'{"base": {}}', b"\xff\xfe"])
+async def test_an_unreadable_desired_state_changes_nothing(pod: Pod, content: bytes) -> None:
     await pod.serve(pod.adapter("one"))
     before = pod.replica.report()
-    pod.write(text)
+    (pod.places.configuration / DESIRED_FILE).write_bytes(content)
     await pod.settle()
     assert pod.replica.report() == before
     (pod.places.configuration / DESIRED_FILE).unlink()
