@@ -113,8 +113,9 @@ lint: $(BUILD)/venvs/operator crds-check ## Format, lint, types, generated files
 	@$(OPERATOR_PYTHON) -m mypy $(PACKAGES) tests
 
 .PHONY: test-fast
-test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: under a minute.
-	@$(OPERATOR_PYTHON) -m pytest tests/unit --ignore tests/unit/trainer
+test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
+	@$(PYTHON) -m devcluster packages
+	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy --ignore tests/unit/trainer
 	@$(ML_PYTHON) -m pytest tests/unit/trainer
 
 .PHONY: test-cluster

@@ -53,6 +53,7 @@ def dry_run(kubectl: Kubectl, raw: Object) -> None:
 
 
 FINE_TUNE_JOBS: list[tuple[Object, str]] = [
+    ({"adapterName": "a@b"}, "adapterName may hold letters, digits, '-', '_' and '.'"),
     ({"baseModel": None}, "spec.baseModel: Required value"),
     ({"dataset": None}, "spec.dataset: Required value"),
     ({"output": None}, "spec.output: Required value"),
@@ -132,11 +133,27 @@ EVAL_RUNS: list[tuple[Object, str]] = [
     ),
 ]
 
+NAMED: Object = {"name": "a", "uri": "pvc://adapters/a", "digest": "sha256:" + "0" * 64}
 ADAPTER_DEPLOYMENTS: list[tuple[Object, str]] = [
     ({"baseModel.uri": "Llama"}, "must be hf://ORGANISATION/NAME[@REVISION] or"),
     ({"servedModelName": "my model"}, "servedModelName may hold letters, digits"),
     ({"replicas": -1}, "replicas must be between 0 and 1000"),
     ({"maxModelLength": 1}, "maxModelLength must be at least 16 tokens"),
+    ({"adapters.named": [NAMED | {"name": "a@b"}]}, "an adapter's name may hold letters"),
+    ({"adapters.named": [NAMED | {"uri": "s3://b/a"}]}, "an adapter's uri must be pvc://"),
+    ({"adapters.named": [NAMED | {"uri": "pvc://a/../b"}]}, "must not contain '..'"),
+    ({"adapters.named": [NAMED | {"digest": "sha256:12"}]}, "digest must be sha256: and 64"),
+    ({"adapters.named": [NAMED, NAMED]}, "Duplicate value"),
+    ({"adapters.pins": [{"name": "a", "version": "1"}]}, "the 12 hexadecimal digits that status"),
+    ({"adapters.canary": {"weight": 100}}, "canary.weight must be between 1 and 99"),
+    ({"adapters.keepVersions": 11}, "keepVersions must be between 0 and 10"),
+    ({"server.maxLoraRank": 24}, "server.maxLoraRank must be one of 1, 8, 16, 32, 64"),
+    ({"server.maxLoras": 0}, "server.maxLoras must be between 1 and 256"),
+    ({"server.arguments": {"host": "0.0.0.0"}}, "server.arguments may hold: block-size"),
+    ({"server.arguments": {"enable-lora": "false"}}, "server.arguments may hold: block-size"),
+    ({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}, "must not be larger than"),
+    ({"strategy": "Merged", "baseReplicas": 1}, "baseReplicas must be 0 with strategy Merged"),
+    ({"strategy": "Both"}, 'supported values: "Adapters", "Merged", "Auto"'),
 ]
 
 CASES = [
@@ -215,6 +232,8 @@ def test_kubectl_explain_teaches(default_namespace: Kubectl) -> None:
     assert "trains small matrices beside the frozen" in " ".join(text.split())
 
 
-@pytest.mark.parametrize("file", ["examples/finetune.yaml", "examples/evalrun.yaml"])
+@pytest.mark.parametrize(
+    "file", ["examples/finetune.yaml", "examples/evalrun.yaml", "examples/serving.yaml"]
+)
 def test_the_examples_are_admitted(default_namespace: Kubectl, file: str) -> None:
     default_namespace.run("apply", "--dry-run=server", "-f", file)

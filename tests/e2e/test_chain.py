@@ -72,16 +72,28 @@ def test_evaluation_survives_the_operator(applied: Kubectl) -> None:
     applied.wait(f"finetunejob/{chain.JOB}", "Ready", 30)
 
 
-def test_the_roll_out_survives_the_operator(applied: Kubectl) -> None:
-    def rolling_out() -> Object | None:
+def test_joining_survives_the_operator(applied: Kubectl) -> None:
+    """The verdict has just fallen: the adapter is being loaded, or is about to be."""
+    kill_operator()
+
+    def serving_it() -> Object | None:
         deployment = applied.get("adapterdeployment", chain.DEPLOYMENT)
         ready = conditions(deployment)["Ready"]["status"] == "True"
         named = deployment["status"].get("adapterCount") == 1
-        return deployment if named and not ready else None
+        return deployment if named and ready else None
 
-    until(60, rolling_out)
-    kill_operator()
-    applied.wait(f"adapterdeployment/{chain.DEPLOYMENT}", "Ready", SERVING_SECONDS)
+    deployment = until(SERVING_SECONDS, serving_it)
+    (served,) = deployment["status"]["adapters"]
+    assert served["evaluatedBy"]
+    assert (served["replicasReady"], served["replicasWanted"]) == (1, 1)
+
+
+def test_no_serving_pod_was_restarted_for_it(applied: Kubectl) -> None:
+    """One pod, from before the adapter was trained."""
+    deployments = [each["metadata"]["name"] for each in applied.list("replicasets")]
+    assert len(deployments) == 1
+    (pod,) = applied.list("pods", "tunesmith.dev/serves=adapters")
+    assert [each["restartCount"] for each in pod["status"]["containerStatuses"]] == [0]
 
 
 def test_nothing_was_done_twice(applied: Kubectl) -> None:
@@ -119,7 +131,9 @@ def endpoint(applied: Kubectl) -> Iterator[str]:
 
 
 def test_base_and_adapter_answer_under_their_own_names(applied: Kubectl, endpoint: str) -> None:
-    assert sorted(chain.models(endpoint)) == [chain.JOB, chain.MODEL_NAME]
+    names = sorted(chain.models(endpoint))
+    assert [each for each in names if "@" not in each] == [chain.JOB, chain.MODEL_NAME]
+    assert len([each for each in names if each.startswith(f"{chain.JOB}@")]) == 1
     questions = chain.held_out(applied, 8)
     scores = {
         name: sum(

@@ -168,12 +168,21 @@ def ask_on(
 
 
 def ask_at(port: int, method: str, path: str, body: bytes | None = None, key: str = "") -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    connection = connect(port)
     try:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return ask_on(connection, method, path, body, headers)
     finally:
         connection.close()
+
+
+def connect(port: int) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+
+
+def request_text(body: bytes) -> bytes:
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 def routing_table(routes: dict[str, dict[str, int]], **rest: Any) -> Json:
@@ -187,6 +196,7 @@ def routing_table(routes: dict[str, dict[str, int]], **rest: Any) -> Json:
 
 
 ROUTES = {"support": {"support@1": 100}, "support@1": {"support@1": 100}, "base": {"base": 100}}
+ASK_SUPPORT = b'{"model": "support"}'
 
 
 @dataclass

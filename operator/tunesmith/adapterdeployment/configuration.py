@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -57,12 +57,17 @@ def server_options(deployment: AdapterDeployment) -> Options:
 
 
 def _argument(text: str) -> str | int | float | bool:
-    """A number or a truth value is written as such into the file; JSON stays the text it is."""
-    try:
-        value = json.loads(text.lower() if text in ("True", "False") else text)
-    except ValueError:
-        return text
-    return value if isinstance(value, (int, float, bool)) else text
+    """A number or a truth value is written as such into the file; anything else, also JSON, stays
+    the text it is."""
+    match text.lower():
+        case "true" | "false" as word:
+            return word == "true"
+        case _ if re.fullmatch(r"-?\d+", text):
+            return int(text)
+        case _ if re.fullmatch(r"-?\d+(\.\d+)?([eE]-?\d+)?", text):
+            return float(text)
+        case _:
+            return text
 
 
 def with_adapters(options: Options, deployment: AdapterDeployment, limits: Limits) -> Options:

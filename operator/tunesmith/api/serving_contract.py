@@ -160,7 +160,7 @@ class ReplicaReport(ApiModel):
     #: How often vLLM was started in this pod.
     starts: int = 0
     serving: bool = False
-    #: Name of the model that vLLM was started with.
+    #: Name of the model that is served without an adapter.
     base: str = ""
     adapters: list[AdapterReport] = Field(default_factory=list)
     #: Versions that are still loaded, or still asked, though no longer desired.

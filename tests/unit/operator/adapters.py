@@ -1,18 +1,22 @@
-"""Tiny adapters and base models on disk, good ones that a test then spoils."""
+"""Tiny adapters and base models on disk, good ones that a test then spoils, to be refused."""
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
+import time
+import tracemalloc
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy
+import pytest
 from tunesmith.sidecar.base_model import BaseModel
 from tunesmith.sidecar.digests import files_digest
-from tunesmith.sidecar.preflight import WEIGHTS_FILE, Expected
+from tunesmith.sidecar.preflight import WEIGHTS_FILE, Expected, RefusalReason, Refused, examine
 from tunesmith_trainer.artifact import ADAPTER_CONFIG, ADAPTER_FILES
 
 HIDDEN, INTERMEDIATE, HEADS, KEY_VALUE_HEADS, VOCABULARY = 8, 12, 4, 2, 10
@@ -44,6 +48,7 @@ CONFIGURATION = {
     "megatron_config": None,
     "megatron_core": "megatron.core",
 }
+MOST_SECONDS = 5
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "U8": 1, "I8": 1, "I32": 4, "F8_E4M3": 1}
 
 
@@ -143,3 +148,28 @@ def write_base(
 
 def base_model(folder: Path) -> BaseModel:
     return BaseModel.read(write_base(folder))
+
+
+def refused(
+    expected: Expected, reason: RefusalReason, *words: str, base: BaseModel | None = None
+) -> None:
+    with pytest.raises(Refused) as caught:
+        examine(expected, base, 16)
+    message = caught.value.message
+    assert caught.value.reason is reason, message
+    assert not [word for word in words if word not in message], message
+    assert len(message) < 1000
+    assert message.isprintable()
+
+
+@contextmanager
+def quick_and_small() -> Iterator[None]:
+    """Of the processor's time, as a busy machine gives it late; what is too much takes minutes."""
+    tracemalloc.start()
+    started = time.process_time()
+    try:
+        yield
+        assert time.process_time() - started < MOST_SECONDS
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
+    finally:
+        tracemalloc.stop()

@@ -140,9 +140,14 @@ FAULTS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("fault", FAULTS)
+# The coarse type, whose rounding a fault could hide in, and each other shape and type once.
+@pytest.mark.parametrize(
+    ("fault", "shape", "dtype"),
+    [
+        *((fault, "LoRA", "bfloat16") for fault in FAULTS),
+        *((fault, shape, "float32") for fault, shape in zip(FAULTS, SHAPES, strict=False)),
+    ],
+)
 def test_a_wrong_merge_is_never_published(
     bases: dict[str, Path],
     adapters: dict[str, Path],
