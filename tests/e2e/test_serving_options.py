@@ -181,3 +181,12 @@ def test_what_cannot_be_done_is_said_and_the_rest_goes_on(
 
     stage.until("guarded", 30, told)
     stage.until_ready("guarded", 30)
+
+
+def test_a_withdrawn_adapter_is_served_no_more(stage: Stage, made: dict[str, Made]) -> None:
+    """Merged weights have nothing else to serve."""
+    stage.patch("merged", {"strategy": "Merged", "adapters": {"named": []}})
+    stage.patch("merged", {"adapters": {"selector": {"matchLabels": {"nobody": "has"}}}})
+    stage.until("merged", 60, lambda status: not stage.kubectl.find("deployment", "merged-vllm"))
+    ready = conditions(stage.kubectl.get("adapterdeployment", "merged"))["Ready"]
+    assert (ready["status"], ready["reason"]) == ("False", "NoAdapter")

@@ -34,6 +34,13 @@ class TestRoutes:
         )
         assert upstream.received == []
 
+    def test_a_name_that_is_coming_is_not_unknown(self, proxy: Proxy, upstream: Upstream) -> None:
+        proxy.route({"other": {"other@1": 1}}, coming=["support"])
+        answer = proxy.complete(ASK_SUPPORT)
+        assert answer.error[1:] == ("ServiceUnavailableError", 503)
+        assert answer.headers["retry-after"] == "1"
+        assert upstream.received == []
+
     def test_a_name_whose_weights_are_all_zero_is_not_served(self, proxy: Proxy) -> None:
         proxy.route({"support": {"support@1": 0, "support@2": 0}, "other": {"other@1": 1}})
         assert proxy.complete(ASK_SUPPORT).status == 404

@@ -133,8 +133,10 @@ class Stage:
         )
 
     def patch(self, name: str, spec: Object) -> None:
+        # Through a file: a thousand adapters are too much for a command line.
+        patch = ["--type=merge", "--patch-file=/dev/stdin"]
         text = json.dumps({"spec": spec})
-        self.kubectl.run("patch", "adapterdeployment", name, "--type=merge", "-p", text)
+        self.kubectl.run("patch", "adapterdeployment", name, *patch, stdin=text)
 
     def status(self, name: str) -> Object:
         return dict(self.kubectl.get("adapterdeployment", name).get("status", {}))

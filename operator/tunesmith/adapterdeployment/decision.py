@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from tunesmith.adapterdeployment import merging, rollout
 from tunesmith.adapterdeployment.autoscaling import scaled_objects
@@ -44,13 +45,14 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.serving_contract import (
     SERVER_FILE,
+    AdapterReport,
     AdapterState,
     ReplicaReport,
     Traffic,
     state_digest,
 )
 from tunesmith.kube import pods
-from tunesmith.kube.comparison import contains
+from tunesmith.kube.comparison import contains, marked
 from tunesmith.kube.plan import Object
 from tunesmith.kube.volumes import Mount, mount
 from tunesmith.settings import Settings
@@ -84,13 +86,17 @@ class Replica:
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether it was seen to answer with exactly these files."""
-        adapters = self.report.adapters if self.report else []
-        return any(
-            each.model == candidate.model
-            and each.digest == candidate.digest
-            and each.state is AdapterState.READY
-            for each in adapters
+        told = self.told.get(candidate.model)
+        return (
+            told is not None
+            and told.digest == candidate.digest
+            and told.state is AdapterState.READY
         )
+
+    @cached_property
+    def told(self) -> dict[str, AdapterReport]:
+        """What it reports, by version."""
+        return {each.model: each for each in (self.report.adapters if self.report else [])}
 
 
 @dataclass(frozen=True)
@@ -175,13 +181,11 @@ def _beside_the_base(
 
 
 def _everywhere(observed: Observed) -> Callable[[Candidate], bool]:
-    """Whether every replica that is wanted holds a version."""
-    wanted = max(1, observed.deployment.spec.replicas)
+    """Whether every replica that answers holds a version; others do before they answer."""
     ready = [each for each in observed.of_role(Role.ADAPTERS) if pods.is_ready(each.pod)]
 
     def found(candidate: Candidate) -> bool:
-        holding = [each for each in ready if each.holds(candidate)]
-        return len(holding) >= wanted and len(holding) == len(ready)
+        return bool(ready) and all(each.holds(candidate) for each in ready)
 
     return found
 
@@ -247,6 +251,7 @@ def _merged(
         for each in versions
         if each.state is VersionState.PROMOTED and merges[each.candidate.version].done
     ]
+    servers += _base_server(observed)
     return Decision(selection, choice, versions, servers, merges=waiting)
 
 
@@ -311,7 +316,21 @@ def apply_list(observed: Observed, decision: Decision, settings: Settings) -> li
         )
     ]
     wanted += scaled_objects(observed.deployment, settings, keda=observed.keda)
-    return [each for each in wanted if not _is_as_wanted(observed, each)]
+    return [each for each in map(marked, wanted) if not _is_as_wanted(observed, each)]
+
+
+def delete_list(
+    observed: Observed, decision: Decision, *, autoscaled: bool
+) -> list[tuple[str, str]]:
+    """KEDA must not go on scaling what is to stay, nor pods serve an adapter that was withdrawn."""
+    name = child_name(observed.deployment)
+    found = []
+    if ("ScaledObject", name) in observed.children and not autoscaled:
+        found.append(("ScaledObject", name))
+    nothing = decision.main is None and not decision.selection.served
+    if nothing and observed.child("Deployment", Role.ADAPTERS):
+        found.append(("Deployment", name))
+    return found
 
 
 def _is_as_wanted(observed: Observed, wanted: Object) -> bool:

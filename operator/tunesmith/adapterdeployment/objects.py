@@ -153,6 +153,7 @@ def _disruption_budget(deployment: AdapterDeployment, role: Role) -> Object:
         "metadata": _metadata(deployment, child_name(deployment, role)),
         "spec": {
             "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
             "selector": {"matchLabels": pod_labels(deployment, role)},
         },
     }
@@ -168,6 +169,15 @@ def _own_image(server: ServerPlan, running: Object | None, settings: Settings) -
     containers = template.get("spec", {}).get("initContainers", [])
     found = (str(each["image"]) for each in containers if each["name"] == SIDECAR)
     return next(found, settings.operator_image)
+
+
+def config_map_of(running: Object | None) -> str | None:
+    """The ConfigMap that the pods of a Deployment read."""
+    template = (running or {}).get("spec", {}).get("template", {})
+    for each in template.get("spec", {}).get("volumes", []):
+        if each["name"] == "configuration":
+            return str(each["configMap"]["name"])
+    return None
 
 
 def claims_of(running: Object | None) -> list[Mount]:

@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 
 from tunesmith.adapterdeployment.decision import Observed, Replica
-from tunesmith.adapterdeployment.objects import SERVES, Role, child_name
+from tunesmith.adapterdeployment.objects import SERVES, Role, child_name, config_map_of
 from tunesmith.adapterdeployment.selection import selector_labels
 from tunesmith.api.adapterdeployment import AdapterDeployment, GateRule, Strategy
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Kind
 from tunesmith.kube import pods
-from tunesmith.kube.cluster import KEDA, Cluster, Object
+from tunesmith.kube.cluster import KEDA, ApiError, Cluster, Object
 from tunesmith.kube.labels import is_controlled_by, owner_labels
 from tunesmith.kube.pod_http import PodHttp
 
 CHILD_KINDS = ("ConfigMap", "Service", "Deployment", "PodDisruptionBudget")
 
 
+#: Phases of pods that hold nothing any more; their address may be another pod's by now.
+ENDED = {"Failed", "Succeeded"}
+
+Children = dict[tuple[str, str], Object]
+
+
 async def observe(cluster: Cluster, http: PodHttp, deployment: AdapterDeployment) -> Observed:
     namespace = deployment.metadata.namespace
     labels = owner_labels(Kind.ADAPTER_DEPLOYMENT, deployment.metadata.name)
-    children: dict[tuple[str, str], Object] = {}
+    children: Children = {}
     foreign = []
     for kind, name in _names(deployment):
         found = await cluster.get(kind, namespace, name)
@@ -30,14 +36,16 @@ async def observe(cluster: Cluster, http: PodHttp, deployment: AdapterDeployment
             children[kind, name] = found
         elif found:
             foreign.append(f"{kind} named {name}")
-    scaled = deployment.spec.autoscaling or deployment.status.autoscaled
-    keda = bool(scaled) and await cluster.serves(KEDA)
+    keda = await _is_keda_there(cluster, deployment)
     if keda:
-        name = child_name(deployment)
-        if found := await cluster.get("ScaledObject", namespace, name):
-            children["ScaledObject", name] = found
+        children |= await _scaled_object(cluster, deployment)
+    children |= await _configuration_in_use(cluster, deployment, children)
     all_pods = await cluster.list("Pod", namespace, labels)
-    serving = [each for each in all_pods if SERVES in each["metadata"]["labels"]]
+    serving = [
+        each
+        for each in all_pods
+        if SERVES in each["metadata"]["labels"] and pods.phase(each) not in ENDED
+    ]
     return Observed(
         deployment,
         jobs=await _jobs(cluster, deployment),
@@ -52,8 +60,38 @@ async def observe(cluster: Cluster, http: PodHttp, deployment: AdapterDeployment
 
 
 def _names(deployment: AdapterDeployment) -> list[tuple[str, str]]:
-    """Children by kind and name. Merged weights have a ConfigMap per version, applied blindly."""
+    """Children by kind and name."""
     return [(kind, child_name(deployment, role)) for role in Role for kind in CHILD_KINDS]
+
+
+async def _is_keda_there(cluster: Cluster, deployment: AdapterDeployment) -> bool:
+    """Only looked up when it matters."""
+    matters = deployment.spec.autoscaling or deployment.status.autoscaled
+    return bool(matters) and await cluster.serves(KEDA)
+
+
+async def _scaled_object(cluster: Cluster, deployment: AdapterDeployment) -> Children:
+    name = child_name(deployment)
+    try:
+        found = await cluster.get("ScaledObject", deployment.metadata.namespace, name)
+    except ApiError as error:
+        if error.status == 403:
+            # The chart grants the right together with the address of a Prometheus.
+            return {}
+        raise
+    return {("ScaledObject", name): found} if found else {}
+
+
+async def _configuration_in_use(
+    cluster: Cluster, deployment: AdapterDeployment, children: Children
+) -> Children:
+    """Merged weights have a ConfigMap for each version; this is that of the running pods."""
+    running = children.get(("Deployment", child_name(deployment)))
+    name = config_map_of(running)
+    if name is None or ("ConfigMap", name) in children:
+        return {}
+    found = await cluster.get("ConfigMap", deployment.metadata.namespace, name)
+    return {("ConfigMap", name): found} if found else {}
 
 
 async def _jobs(cluster: Cluster, deployment: AdapterDeployment) -> list[FineTuneJob]:

@@ -10,9 +10,9 @@ from tunesmith.adapterdeployment.decision import (
     apply_list,
     calls,
     decide,
+    delete_list,
 )
 from tunesmith.adapterdeployment.merging import merge_job
-from tunesmith.adapterdeployment.objects import child_name
 from tunesmith.adapterdeployment.status import Merges, status_of
 from tunesmith.api.adapterdeployment import (
     AdapterDeploymentStatus,
@@ -20,11 +20,13 @@ from tunesmith.api.adapterdeployment import (
     VersionState,
 )
 from tunesmith.kube.advance import Advance
+from tunesmith.kube.conditions import find
 from tunesmith.kube.plan import Object, Plan
 from tunesmith.settings import Settings
 
 #: While something is on its way it is looked at often: a look costs one request per replica.
 QUICK = timedelta(seconds=0.5)
+QUICK_FOR = timedelta(seconds=60)
 #: How often a canary's traffic is looked at.
 CANARY = timedelta(seconds=5)
 
@@ -39,21 +41,12 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
         status=status,
         create=_merge_jobs(observed, merges, settings),
         apply=apply_list(observed, decision, settings),
-        delete=_not_wanted_any_more(observed, status),
+        delete=delete_list(observed, decision, autoscaled=bool(status.autoscaled)),
         annotate=called,
         requeue_after=QUICK
         if called
-        else _next_look(status, decision, [each for _, each in merges], settings),
+        else _next_look(status, decision, [each for _, each in merges], settings, now),
     )
-
-
-def _not_wanted_any_more(
-    observed: Observed, status: AdapterDeploymentStatus
-) -> list[tuple[str, str]]:
-    """KEDA must not go on scaling what is to stay as it is."""
-    name = child_name(observed.deployment)
-    there = ("ScaledObject", name) in observed.children
-    return [("ScaledObject", name)] if there and not status.autoscaled else []
 
 
 def _merge_jobs(observed: Observed, merges: Merges, settings: Settings) -> list[Object]:
@@ -70,6 +63,7 @@ def _next_look(
     decision: Decision,
     merges: list[Advance],
     settings: Settings,
+    now: datetime,
 ) -> timedelta | None:
     looks = [each.requeue_after for each in merges if each.requeue_after]
     if any(each.state is VersionState.CANARY for each in decision.versions):
@@ -78,7 +72,15 @@ def _next_look(
         case ServingState.READY | ServingState.SCALED_TO_ZERO:
             pass
         case ServingState.UPDATING:
-            looks.append(QUICK)
+            looks.append(_pause(status, settings, now))
         case _:
             looks.append(settings.progress_interval)
     return min(looks, default=None)
+
+
+def _pause(status: AdapterDeploymentStatus, settings: Settings, now: datetime) -> timedelta:
+    """Adapters join within seconds, pods start within minutes."""
+    ready = find(status.conditions, "Ready")
+    if ready is None or now - datetime.fromisoformat(ready.last_transition_time) < QUICK_FOR:
+        return QUICK
+    return settings.progress_interval

@@ -91,17 +91,18 @@ def _of_one_name(
         if _was(known, each, VersionState.ROLLED_BACK) and each.version != pin
     }
     promoted = next((one for one in candidates if _was(known, one, VersionState.PROMOTED)), None)
-    goal = _goal(candidates, pin, back, promoted)
+    goal = _goal(candidates, pin, back, evidence, promoted)
     states: dict[str, VersionState] = dict.fromkeys(back, VersionState.ROLLED_BACK)
-    if promoted is None or goal.version == promoted.version:
-        promoted = goal
+    if promoted is None or goal is None or goal.version == promoted.version:
+        promoted = goal or promoted
     else:
         canary = None if pin else rules.canary
         state = _take_over(promoted, goal, canary, known.get(goal.version), evidence)
         states[goal.version] = state
         if state is VersionState.PROMOTED:
             promoted = goal
-    states[promoted.version] = VersionState.PROMOTED
+    if promoted:
+        states[promoted.version] = VersionState.PROMOTED
     spare = [each for each in reversed(candidates) if each.version not in states]
     states |= {each.version: VersionState.STANDBY for each in spare[: rules.keep_versions]}
     share = rules.canary.weight if rules.canary and VersionState.CANARY in states.values() else 0
@@ -119,14 +120,24 @@ def _of_one_name(
 
 
 def _goal(
-    candidates: list[Candidate], pin: str | None, back: set[str], promoted: Candidate | None
-) -> Candidate:
-    """The version that is to answer: the pinned one, or the newest that was not rolled back."""
-    pinned = next((each for each in candidates if each.version == pin), None)
-    if pinned:
+    candidates: list[Candidate],
+    pin: str | None,
+    back: set[str],
+    evidence: Evidence,
+    promoted: Candidate | None,
+) -> Candidate | None:
+    """The version that is to answer: the pinned one, or the newest that was not rolled back.
+
+    When the one that answered is gone, one that is there already goes before a newer one that is
+    not.
+    """
+    if pinned := next((each for each in candidates if each.version == pin), None):
         return pinned
     able = [each for each in candidates if each.version not in back]
-    return able[-1] if able else promoted or candidates[-1]
+    there = [each for each in able if evidence.ready_everywhere(each)]
+    if promoted is None and there:
+        return there[-1]
+    return able[-1] if able else None
 
 
 def _take_over(

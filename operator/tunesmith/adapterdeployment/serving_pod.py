@@ -15,6 +15,7 @@ from tunesmith.api.serving_contract import (
     METRICS_PORT,
     PROXY_FILE,
     PROXY_PORT,
+    READY_PATH,
     RUN_FOLDER,
     SIDECAR_PORT,
     START_FILE,
@@ -39,7 +40,7 @@ PRE_STOP_SECONDS = 10
 
 #: vLLM notes each start, so that the sidecar knows when what it had loaded is gone.
 VLLM_COMMAND = (
-    f"echo start >> {STARTS_FILE} && "
+    f"rm -f {LEAVING_FILE}; echo start >> {STARTS_FILE} && "
     f"exec python3 -m vllm.entrypoints.openai.api_server --config {START_FILE}"
 )
 #: From here on the proxy closes each connection after its answer, so that clients which keep
@@ -77,8 +78,8 @@ def serving_pod(deployment: AdapterDeployment, kind: ServingPod, settings: Setti
         "env": _environment(deployment),
         "ports": [{"name": "http", "containerPort": PROXY_PORT}],
         "resources": container_resources(spec.resources),
-        "startupProbe": _probe("/ready", period=2, failures=START_SECONDS // 2),
-        "readinessProbe": _probe("/ready", period=5, failures=3),
+        "startupProbe": _probe(READY_PATH, period=2, failures=START_SECONDS // 2),
+        "readinessProbe": _probe(READY_PATH, period=5, failures=3),
         "livenessProbe": _probe("/health", period=20, failures=6),
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", PRE_STOP_COMMAND]}}},
         "volumeMounts": [
@@ -146,7 +147,7 @@ def _proxy(deployment: AdapterDeployment, image: str, pull_policy: str) -> Objec
         "restartPolicy": "Always",
         "command": PROXY_COMMAND,
         "ports": [{"name": "vllm-metrics", "containerPort": METRICS_PORT}],
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": container_security(),
         "volumeMounts": mounts,
     }

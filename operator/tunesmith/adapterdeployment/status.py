@@ -126,10 +126,9 @@ def _served(
 
 def _last_error(version: Version, observed: Observed) -> str | None:
     for replica in observed.of_role(Role.ADAPTERS):
-        for each in replica.report.adapters if replica.report else []:
-            setback = each.state in {AdapterState.REFUSED, AdapterState.FAILED}
-            if each.model == version.candidate.model and setback:
-                return f"{each.reason}: {each.message}"[:512]
+        told = replica.told.get(version.candidate.model)
+        if told and told.state in {AdapterState.REFUSED, AdapterState.FAILED}:
+            return f"{told.reason}: {told.message}"[:512]
     return None
 
 

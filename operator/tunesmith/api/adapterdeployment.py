@@ -393,16 +393,20 @@ class ServedAdapter(ApiModel):
 
     name: str = Field(max_length=63, description="Name to put into a request's model field.")
     version: str = Field(
-        max_length=12, description="Begins the digest; name@version always means this one."
+        default="",
+        max_length=12,
+        description="Begins the digest; name@version always means this one.",
     )
-    state: VersionState = Field(description="What it is for.")
-    weight: int = Field(description="Percent of the requests to the name that it answers.")
+    state: VersionState = Field(default=VersionState.PROMOTED, description="What it is for.")
+    weight: int = Field(
+        default=100, description="Percent of the requests to the name that it answers."
+    )
     digest: Digest = Field(description="sha256 over the adapter's files.")
     uri: Uri = Field(description="Where it lies.")
     job: str | None = Field(
         default=None, max_length=253, description="The FineTuneJob that made it."
     )
-    gate: GateRule = Field(description="None: nobody judged it.")
+    gate: GateRule = Field(default=GateRule.PASSED, description="None: nobody judged it.")
     evaluated_by: str | None = Field(
         default=None, max_length=253, description="The EvalRun whose verdict lets it be served."
     )

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from typing import Any
+
 from kubernetes.utils.quantity import parse_quantity
+
+from tunesmith.kube.labels import APPLIED
+
+Object = dict[str, Any]
+
+
+def marked(manifest: Object) -> Object:
+    """The object with a digest of itself: a field that is no longer wanted is a difference too."""
+    text = json.dumps(manifest, sort_keys=True)
+    metadata = manifest["metadata"]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    annotations = {**metadata.get("annotations", {}), APPLIED: digest}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
 def contains(actual: object, wanted: object, *, quantities: bool = False) -> bool:

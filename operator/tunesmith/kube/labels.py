@@ -10,6 +10,8 @@ from tunesmith.api.objects import Kind, ObjectMeta
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "tunesmith"
 
+#: On children that are kept as described: a digest of the description.
+APPLIED = f"{GROUP}/applied"
 ATTEMPT = f"{GROUP}/attempt"
 COUNTED_FAILURES = f"{GROUP}/counted-failures"
 

@@ -16,11 +16,12 @@ log = logging.getLogger(__name__)
 class BaseFiles:
     """Shapes and digest of the base model; only what is asked for is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, digests: dict[str, str] | None = None) -> None:
+        #: Digests found by an earlier process: signature of the files → digest.
+        self._digests = {} if digests is None else digests
         #: Whether they were tried to be read.
         self.looked_for = False
         self.model: BaseModel | None = None
-        self._digest = ""
         self._lock = asyncio.Lock()
 
     async def read(self, base: ServedBase) -> BaseModel | None:
@@ -44,15 +45,23 @@ class BaseFiles:
         if wanted is None or base.path is None:
             return
         async with self._lock:
-            if not self._digest:
-                self._digest = await asyncio.to_thread(base_model_digest, Path(base.path))
-        if self._digest != wanted:
+            found = await asyncio.to_thread(self._digest_of, Path(base.path))
+        if found != wanted:
             raise Refused(
                 RefusalReason.WRONG_BASE_MODEL,
                 f"{adapter.model} was judged on the base model {wanted[:19]}…, this one is "
-                f"{self._digest[:19]}…: serve it with the base model that it was trained on, or "
+                f"{found[:19]}…: serve it with the base model that it was trained on, or "
                 "train and evaluate it again",
             )
+
+    def _digest_of(self, folder: Path) -> str:
+        """Reads all weights, once for each state of the files."""
+        files = sorted(folder.glob("*.safetensors"))
+        stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        signature = f"{folder} {stamps}"
+        if signature not in self._digests:
+            self._digests[signature] = base_model_digest(folder)
+        return self._digests[signature]
 
 
 def folder_of(base: ServedBase) -> Path | None:

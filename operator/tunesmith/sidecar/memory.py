@@ -21,6 +21,8 @@ class Memory(BaseModel):
 
     #: Versions that passed pre-flight: model → signature of what was examined.
     passed: dict[str, str] = Field(default_factory=dict)
+    #: Digests of base models: signature of the files → digest.
+    base_digests: dict[str, str] = Field(default_factory=dict)
     #: Which start of vLLM the rest is about.
     start: int = 0
     #: Whether it has answered.

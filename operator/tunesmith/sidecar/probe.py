@@ -32,6 +32,9 @@ def prompts(adapter: Path) -> Iterator[str]:
 def held_out_prompts(file: Path) -> Iterator[str]:
     """The questions of the first held-out examples; nothing when they cannot be read."""
     try:
+        # The folder is its owner's: no pipe is waited for, and no link followed elsewhere.
+        if not file.is_file() or file.is_symlink():
+            return
         with file.open(encoding="utf-8") as rows:
             for _ in range(HELD_OUT_PROMPTS):
                 row = json.loads(rows.readline(LARGEST_ROW_BYTES))

@@ -41,6 +41,11 @@ def routing_table(desired: DesiredState, ready: Iterable[str], *, complete: bool
         "base": desired.base.name,
         "base_address": desired.base_address,
         "complete": complete,
+        # Wanted, and not here yet: others may have it, so it is no unknown name.
+        "coming": sorted(
+            ({each.name for each in desired.routes} | {each.model for each in desired.adapters})
+            - routes.keys()
+        ),
         "grants": {each.client: each.models for each in grants} if grants is not None else None,
         "routes": {
             name: [each.to_json() for each in targets] for name, targets in sorted(routes.items())

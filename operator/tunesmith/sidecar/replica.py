@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +25,14 @@ from tunesmith.api.serving_contract import (
     DesiredAdapter,
     DesiredState,
     ReplicaReport,
+    Traffic,
     state_digest,
 )
 from tunesmith.api.trainer_contract import CLAIMS_FOLDER
 from tunesmith.sidecar import probe
 from tunesmith.sidecar.base_files import BaseFiles
 from tunesmith.sidecar.memory import Memory, signature
-from tunesmith.sidecar.preflight import Expected, Refused, examine
+from tunesmith.sidecar.preflight import Expected, RefusalReason, Refused, examine
 from tunesmith.sidecar.proxy import Proxy, ProxyState, routes_of, routing_table
 from tunesmith.sidecar.start_file import start_file, write_whole
 from tunesmith.sidecar.vllm import Vllm, VllmRefusedError
@@ -43,6 +45,9 @@ LOADED_AT_ONCE = 2
 PROVEN_AT_ONCE = 8
 #: Pause before something is tried again that was refused or failed: files may be mended.
 AGAIN_SECONDS = 20.0
+LONGEST_SECONDS = 600.0
+#: Reasons that say nothing about the files that vLLM has loaded already.
+UNREACHABLE = {RefusalReason.NOT_FOUND, RefusalReason.WEIGHTS_UNREADABLE}
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Setback:
     message: str
     signature: str
     again_at: float
+    #: Setbacks of this version before this one, without a success in between.
+    times: int = 0
 
 
 @dataclass
@@ -86,7 +93,7 @@ class Replica:
         self._seconds: dict[str, float] = {}
         self._load_seconds: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[bool]] = {}
-        self._base = BaseFiles()
+        self._base = BaseFiles(self.memory.base_digests)
         self._base_answers: dict[str, dict[str, float]] = {}
         self._table: dict[str, object] = {}
         self._proxy: ProxyState | None = None
@@ -246,8 +253,8 @@ class Replica:
                 break
         else:
             raise VllmRefusedError(
-                f"the answers of {adapter.model} do not differ from the base model's (by at most "
-                f"{largest:.3f} in log-probability): it is not applied, or was hardly trained"
+                f"the answers of {adapter.model} do not differ from the base model's: it is not "
+                "applied, or was hardly trained"
             )
         if start == self.memory.start:
             self.memory.proven[adapter.model] = adapter.path
@@ -267,9 +274,14 @@ class Replica:
         self, adapter: DesiredAdapter, state: AdapterState, reason: str, message: str
     ) -> None:
         log.warning("%s: %s: %s", adapter.model, reason, message)
-        self.memory.proven.pop(adapter.model, None)
+        if reason not in UNREACHABLE:
+            self.memory.proven.pop(adapter.model, None)
+        before = self.setbacks.get(adapter.model)
+        times = before.times + 1 if before else 0
+        # Apart from each other: if one of them ends vLLM, the others have their turn without it.
+        pause = min(AGAIN_SECONDS * 2**times, LONGEST_SECONDS) * random.uniform(0.8, 1.2)
         self.setbacks[adapter.model] = Setback(
-            state, reason, message, self._signature(adapter), time.monotonic() + AGAIN_SECONDS
+            state, reason, message, self._signature(adapter), time.monotonic() + pause, times
         )
 
     def _signature(self, adapter: DesiredAdapter) -> str:
@@ -347,11 +359,19 @@ class Replica:
         known = self._proxy.digest if self._proxy else ""
         if self.models is None and known:
             # vLLM is starting again, or too busy to answer: names come and go when it is heard.
+            await self._withdraw_pod()
             return
         ready = [each.model for each in self.desired.adapters if self._is_ready(each)]
         table = routing_table(self.desired, ready, complete=self.memory.complete)
         if table["digest"] == known or await self.proxy.put(table):
             self._table = table
+
+    async def _withdraw_pod(self) -> None:
+        """A pod whose vLLM has just started anew gets no requests until its versions are back."""
+        if self._table.get("complete") and not self.memory.complete:
+            table = {**self._table, "complete": False, "digest": f"{self._table['digest']}-"}
+            if await self.proxy.put(table):
+                self._table = table
 
     def _all_settled(self) -> bool:
         assert self.desired is not None
@@ -376,8 +396,14 @@ class Replica:
             adapters=[self._told(each) for each in adapters],
             leaving=self.leaving() if self.desired else [],
             routes=routes_of(self._table) if self._table else [],
-            traffic=self._proxy.traffic if self._proxy else {},
+            traffic=self._traffic(),
         )
+
+    def _traffic(self) -> dict[str, Traffic]:
+        """Of versions that are here; the proxy remembers all it ever saw."""
+        here = {*(self.models or {}), *self._table_models()}
+        counted = self._proxy.traffic if self._proxy else {}
+        return {model: each for model, each in counted.items() if model in here}
 
     def _told(self, adapter: DesiredAdapter) -> AdapterReport:
         setback = self.setbacks.get(adapter.model)

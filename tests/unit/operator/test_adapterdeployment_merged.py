@@ -240,3 +240,10 @@ def test_auto_goes_to_adapters_beside_the_base_with_the_second_one() -> None:
     assert {each.name for each in world.desired().routes} == {"triage", "urgent"}
     assert ("Deployment", "serving-base") not in world.children
     assert world.child("Deployment", Role.ADAPTERS)["spec"]["replicas"] == 1
+
+
+def test_an_adapter_that_was_withdrawn_is_served_no_more() -> None:
+    world = merged()
+    world.jobs = []
+    made = world.plan()
+    assert ("Deployment", "serving-vllm") in made.delete

@@ -265,3 +265,12 @@ def test_what_the_api_server_adds_or_rewrites_is_no_difference(
     actual: object, wanted: object, *, same: bool
 ) -> None:
     assert contains(actual, wanted) is same
+
+
+def test_a_field_that_is_wanted_no_more_is_taken_away() -> None:
+    """Its absence is no difference to what is there, but what was applied was another thing."""
+    world = World(given.adapterdeployment(podTemplate={"nodeSelector": {"disk": "fast"}}))
+    world.step()
+    assert not world.plan().apply
+    world.change(podTemplate={})
+    assert [each["kind"] for each in world.plan().apply] == ["Deployment"]

@@ -205,10 +205,10 @@ async def test_what_vllm_refuses_is_left_out_of_its_next_start_and_tried_again(p
     )
     assert pod.module_names() == ["good@1"]
     pod.vllm.refused = set()
-    pod.clock.now += AGAIN_SECONDS - 1
+    pod.clock.now += AGAIN_SECONDS * 0.7
     await pod.settle()
     assert pod.vllm.commands("load") == ["odd@1"]
-    pod.clock.now += 2
+    pod.clock.now += AGAIN_SECONDS * 0.6
     await pod.settle()
     assert pod.states() == {"good@1": "Ready", "odd@1": "Ready"}
     assert pod.module_names() == ["good@1", "odd@1"]

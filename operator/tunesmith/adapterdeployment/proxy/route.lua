@@ -31,7 +31,7 @@ local EXPLANATIONS = {
   [404] = "There is POST /v1/chat/completions, POST /v1/completions, GET /v1/models and "
     .. "GET /health and /ready, and nothing else.",
   [408] = "The request did not arrive in time.",
-  [413] = "The body is larger than 32 MiB.",
+  [413] = "The body is larger than 8 MiB.",
   [502] = "The model server does not answer.",
   [504] = "The model server did not answer in time.",
 }
@@ -271,7 +271,11 @@ local function read_table(text)
     grants = checked_grants(optional(given.grants)),
     by_name = {},
     names = {},
+    coming = {},
   }
+  for _, name in ipairs(optional(given.coming) or {}) do
+    routes.coming[name] = true
+  end
   for name, targets in pairs(given.routes) do
     expect(is_name(name), "routes are not an object of names")
     local total = total_weight(name, targets)
@@ -534,8 +538,10 @@ end
 
 local function complete()
   local client = asking_client()
-  local routes = routes_or_refuse()
+  -- First, as it may take its time: between the look at the table and the count of the request
+  -- nothing may wait, or the sidecar could unload what was chosen.
   local text = body_or_refuse()
+  local routes = routes_or_refuse()
   local place = deciding_values(text).model
   local name = asked_model(text, place)
   if not may_use(routes, client, name) then
@@ -543,6 +549,10 @@ local function complete()
   end
   local found = routes.by_name[name]
   if not found then
+    if routes.coming[name] then
+      ngx.header["Retry-After"] = 1
+      refuse(503, "The model `" .. name .. "` is being loaded here. Try again.")
+    end
     local message = "The model `%s` does not exist. GET /v1/models lists what is served."
     refuse(404, message:format(name))
   end
