@@ -146,6 +146,7 @@ ADAPTER_DEPLOYMENTS: list[tuple[Object, str]] = [
     ({"adapters.named": [NAMED, NAMED]}, "Duplicate value"),
     ({"adapters.pins": [{"name": "a", "version": "1"}]}, "the 12 hexadecimal digits that status"),
     ({"adapters.canary": {"weight": 100}}, "canary.weight must be between 1 and 99"),
+    ({"adapters.deleteFiles": "yes"}, "must be of type boolean"),
     ({"adapters.keepVersions": 11}, "keepVersions must be between 0 and 10"),
     ({"server.maxLoraRank": 24}, "server.maxLoraRank must be one of 1, 8, 16, 32, 64"),
     ({"server.maxLoras": 0}, "server.maxLoras must be between 1 and 256"),

@@ -169,6 +169,23 @@ async def many_answers(stage: Stage, count: int) -> Counter[str]:
     return Counter(each.model for each in answers)
 
 
+def test_files_of_a_version_that_is_kept_no_longer_are_deleted(
+    stage: Stage, made: dict[str, Made]
+) -> None:
+    old, new = made["alpha-1"], made["alpha-2"]
+    rules = {"pins": [], "canary": None, "keepVersions": 0, "deleteFiles": True}
+    stage.patch("guarded", {"adapters": rules})
+    stage.until("guarded", 60, lambda status: served(status, new.model).get("state") == "Promoted")
+
+    def folders(_: Object) -> list[str]:
+        return stage.kubectl.run("exec", "loader", "--", "ls", "/adapters").split()
+
+    stage.until("guarded", 90, lambda status: old.folder not in folders(status), pause=1)
+    assert {new.folder, made["secret"].folder} <= set(folders({}))
+    stage.until_ready("guarded", 30)
+    assert asyncio.run(many_answers(stage, 5)) == {new.model: 5}
+
+
 def test_what_cannot_be_done_is_said_and_the_rest_goes_on(
     stage: Stage, made: dict[str, Made]
 ) -> None:

@@ -19,9 +19,11 @@ from tunesmith.api.trainer_contract import (
     PLAN_READER,
     PROGRESS_PORT,
     TERMINATION_PATH,
+    AnyPlan,
     EvaluationPlan,
     ExitCode,
     MergePlan,
+    RemovalPlan,
     TerminationMessage,
     TrainingPlan,
 )
@@ -49,9 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(code)
 
 
-def carry_out(
-    plan: TrainingPlan | EvaluationPlan | MergePlan, board: ProgressBoard
-) -> TerminationMessage:
+def carry_out(plan: AnyPlan, board: ProgressBoard) -> TerminationMessage:
     match plan:
         case TrainingPlan():
             from tunesmith_trainer.train.recipe import train
@@ -68,6 +68,11 @@ def carry_out(
 
             log.info("merging for %s", plan.owner)
             return TerminationMessage(merge=merge(plan))
+        case RemovalPlan():
+            from tunesmith_trainer.removal import remove
+
+            log.info("removing %s for %s", plan.adapter.uri, plan.owner)
+            return TerminationMessage(removal=remove(plan))
 
 
 def ended(error: BaseException) -> tuple[TerminationMessage, ExitCode]:

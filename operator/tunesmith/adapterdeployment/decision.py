@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
-from tunesmith.adapterdeployment import merging, rollout
+from tunesmith.adapterdeployment import merging, retirement, rollout
 from tunesmith.adapterdeployment.autoscaling import scaled_objects
 from tunesmith.adapterdeployment.configuration import (
     base_state,
@@ -113,8 +113,11 @@ class Observed:
     replicas: list[Replica] = field(default_factory=list)
     #: Whether KEDA is installed; only looked up when it is needed.
     keda: bool = False
-    merge_jobs: list[Object] = field(default_factory=list)
-    merge_pods: list[Object] = field(default_factory=list)
+    #: Jobs that merge or delete versions, and their pods.
+    jobs_of_ours: list[Object] = field(default_factory=list)
+    job_pods: list[Object] = field(default_factory=list)
+    #: Digests that other AdapterDeployments serve; only looked up when files are to be deleted.
+    served_elsewhere: frozenset[str] = frozenset()
 
     def child(self, kind: str, role: Role) -> Object | None:
         return self.children.get((kind, child_name(self.deployment, role)))
@@ -133,7 +136,9 @@ class Decision:
     servers: list[ServerPlan]
     limits: Limits | None = None
     #: Merges that are not done.
-    merges: list[merging.Merging] = field(default_factory=list)
+    merges: list[merging.Errand] = field(default_factory=list)
+    #: Deletions of files that are not done.
+    removals: list[merging.Errand] = field(default_factory=list)
 
     @property
     def main(self) -> ServerPlan | None:
@@ -146,8 +151,26 @@ def decide(observed: Observed, now: datetime) -> Decision:
     selection = select(deployment, observed.jobs, observed.runs)
     choice = merging.choose(deployment, len(selection.served))
     if choice.strategy is Strategy.MERGED:
-        return _merged(observed, selection, choice, now)
-    return _beside_the_base(observed, selection, choice, now)
+        decision = _merged(observed, selection, choice, now)
+    else:
+        decision = _beside_the_base(observed, selection, choice, now)
+    leaving = retirement.retired(deployment, selection, decision.versions, _held(observed))
+    left = retirement.removals(leaving, observed.jobs_of_ours, observed.job_pods)
+    return replace(decision, removals=left)
+
+
+def _held(observed: Observed) -> set[str] | None:
+    """Models that some replica still has, and digests that others serve; None if one is silent."""
+    reports = [each.report for each in observed.replicas]
+    if any(each is None for each in reports):
+        return None
+    here = {
+        model
+        for each in reports
+        if each
+        for model in (each.base, *each.leaving, *(told.model for told in each.adapters))
+    }
+    return here | observed.served_elsewhere
 
 
 # --- adapters beside the base model --------------------------------------------------------------
@@ -233,8 +256,12 @@ def _merged(
     deployment = observed.deployment
     selection = _only_one(selection, deployment)
     merges = {
-        each.version: merging.merging(
-            each, observed.merge_jobs, observed.merge_pods, served=_is_merged(observed, each)
+        each.version: merging.errand(
+            each,
+            merging.Purpose.MERGE,
+            observed.jobs_of_ours,
+            observed.job_pods,
+            done=_is_merged(observed, each),
         )
         for each in selection.candidates()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from tunesmith.adapterdeployment.selection import Candidate
@@ -20,8 +21,9 @@ from tunesmith.settings import Settings
 
 Object = dict[str, Any]
 
-#: Label of a merge Job: the version that it merges.
+#: Labels of such a Job: the version, and what is done with it.
 VERSION = f"{GROUP}/adapter-version"
+PURPOSE = f"{GROUP}/purpose"
 BACKOFF_LIMIT = 3
 
 
@@ -49,9 +51,16 @@ def choose(deployment: AdapterDeployment, names: int) -> Choice:
             return Choice(chosen, "spec.strategy says so.")
 
 
+class Purpose(StrEnum):
+    """What a Job of an AdapterDeployment does with a version."""
+
+    MERGE = "merge"
+    REMOVAL = "removal"
+
+
 @dataclass(frozen=True)
-class Merging:
-    """What is known of the merge of one version."""
+class Errand:
+    """What is known of the Job that does something with one version."""
 
     candidate: Candidate
     attempt: Attempt | None
@@ -62,16 +71,22 @@ class Merging:
         return advance(self.attempt, AttemptStatus(), BACKOFF_LIMIT, None, settings, now)
 
 
-def merging(
-    candidate: Candidate, jobs: list[Object], job_pods: list[Object], *, served: bool = False
-) -> Merging:
-    """What is known of a merge; ``served`` says that its result is in use."""
-    own = [job for job in jobs if job["metadata"]["labels"].get(VERSION) == candidate.version]
+def errand(
+    candidate: Candidate,
+    purpose: Purpose,
+    jobs: list[Object],
+    job_pods: list[Object],
+    *,
+    done: bool = False,
+) -> Errand:
+    """What is known of an errand; ``done`` says that its result was seen elsewhere."""
+    wanted = {VERSION: candidate.version, PURPOSE: str(purpose)}
+    own = [job for job in jobs if wanted.items() <= job["metadata"]["labels"].items()]
     attempt = latest_attempt(own, job_pods)
-    done = attempt is not None and attempt.state is AttemptState.SUCCEEDED
-    # The Job outlives its pod: that it is complete is enough, the folder appears whole or not.
+    succeeded = attempt is not None and attempt.state is AttemptState.SUCCEEDED
+    # The Job outlives its pod: that it is complete is enough, folders come and go as a whole.
     complete = any(_is_complete(job) for job in own)
-    return Merging(candidate, attempt, done or complete or served)
+    return Errand(candidate, attempt, succeeded or complete or done)
 
 
 def _is_complete(job: Object) -> bool:
@@ -100,11 +115,11 @@ def merge_job(
         start=start,
         plan=MergePlan(
             owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
-            base_model=_planned(spec.base_model.uri),
-            adapter=_planned(candidate.uri),
+            base_model=planned(spec.base_model.uri),
+            adapter=planned(candidate.uri),
             adapter_digest=candidate.digest,
             base_model_digest=candidate.base_model_digest,
-            output=_planned(merged_uri(candidate)),
+            output=planned(merged_uri(candidate)),
         ),
         mounts=[mount(spec.base_model.uri), mount(merged_uri(candidate), writable=True)],
         secrets=[spec.base_model.secret_ref],
@@ -114,10 +129,14 @@ def merge_job(
         image=settings.trainer_image,
         image_pull_policy=settings.image_pull_policy,
     ).objects()
+    return labelled(objects, candidate, Purpose.MERGE)
+
+
+def labelled(objects: list[Object], candidate: Candidate, purpose: Purpose) -> list[Object]:
     for each in objects:
-        each["metadata"]["labels"][VERSION] = candidate.version
+        each["metadata"]["labels"] |= {VERSION: candidate.version, PURPOSE: str(purpose)}
     return objects
 
 
-def _planned(uri: str) -> PlannedSource:
+def planned(uri: str) -> PlannedSource:
     return PlannedSource(uri=uri, path=path_in_pod(parse_location(uri)))

@@ -54,8 +54,9 @@ async def observe(cluster: Cluster, http: PodHttp, deployment: AdapterDeployment
         foreign=foreign,
         keda=keda,
         replicas=list(await asyncio.gather(*(_replica(http, each) for each in serving))),
-        merge_jobs=await _merge_jobs(cluster, deployment, labels),
-        merge_pods=[each for each in all_pods if SERVES not in each["metadata"]["labels"]],
+        jobs_of_ours=await _jobs_of_ours(cluster, deployment, labels),
+        served_elsewhere=await _served_elsewhere(cluster, deployment),
+        job_pods=[each for each in all_pods if SERVES not in each["metadata"]["labels"]],
     )
 
 
@@ -110,10 +111,25 @@ async def _runs(cluster: Cluster, deployment: AdapterDeployment) -> list[EvalRun
     return [EvalRun.from_object(each) for each in found]
 
 
-async def _merge_jobs(
+async def _served_elsewhere(cluster: Cluster, deployment: AdapterDeployment) -> frozenset[str]:
+    """Digests that other AdapterDeployments of the namespace serve."""
+    if not deployment.spec.adapters.delete_files:
+        return frozenset()
+    found = await cluster.list("AdapterDeployment", deployment.metadata.namespace)
+    others = [AdapterDeployment.from_object(each) for each in found]
+    return frozenset(
+        served.digest
+        for each in others
+        if each.metadata.uid != deployment.metadata.uid
+        for served in each.status.adapters
+    )
+
+
+async def _jobs_of_ours(
     cluster: Cluster, deployment: AdapterDeployment, labels: dict[str, str]
 ) -> list[Object]:
-    if deployment.spec.strategy is Strategy.ADAPTERS:
+    spec = deployment.spec
+    if spec.strategy is Strategy.ADAPTERS and not spec.adapters.delete_files:
         return []
     found = await cluster.list("Job", deployment.metadata.namespace, labels)
     return [each for each in found if is_controlled_by(each, deployment.metadata)]

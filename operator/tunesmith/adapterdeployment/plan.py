@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from tunesmith.adapterdeployment.decision import (
@@ -13,13 +14,17 @@ from tunesmith.adapterdeployment.decision import (
     delete_list,
 )
 from tunesmith.adapterdeployment.merging import merge_job
-from tunesmith.adapterdeployment.status import Merges, status_of
+from tunesmith.adapterdeployment.retirement import advances, removal_job
+from tunesmith.adapterdeployment.selection import Candidate
+from tunesmith.adapterdeployment.status import Errands, status_of
 from tunesmith.api.adapterdeployment import (
+    AdapterDeployment,
     AdapterDeploymentStatus,
     ServingState,
     VersionState,
 )
 from tunesmith.kube.advance import Advance
+from tunesmith.kube.attempts import Start
 from tunesmith.kube.conditions import find
 from tunesmith.kube.plan import Object, Plan
 from tunesmith.settings import Settings
@@ -34,27 +39,39 @@ CANARY = timedelta(seconds=5)
 def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     """What to apply, whom to call, and what status says."""
     decision = decide(observed, now)
-    merges = [(each, each.next(settings, now)) for each in decision.merges]
-    status = status_of(observed, decision, merges, settings, now)
+    merges = advances(decision.merges, settings, now)
+    removals = advances(decision.removals, settings, now)
+    status = status_of(observed, decision, merges, removals, settings, now)
     called = [] if observed.foreign else calls(observed, decision, now)
     return Plan(
         status=status,
-        create=_merge_jobs(observed, merges, settings),
+        create=[
+            *_jobs(observed, merges, merge_job, settings),
+            *_jobs(observed, removals, removal_job, settings),
+        ],
         apply=apply_list(observed, decision, settings),
         delete=delete_list(observed, decision, autoscaled=bool(status.autoscaled)),
         annotate=called,
         requeue_after=QUICK
         if called
-        else _next_look(status, decision, [each for _, each in merges], settings, now),
+        else _next_look(
+            status, decision, [each for _, each in (*merges, *removals)], settings, now
+        ),
     )
 
 
-def _merge_jobs(observed: Observed, merges: Merges, settings: Settings) -> list[Object]:
+def _jobs(
+    observed: Observed,
+    errands: Errands,
+    build: Callable[[AdapterDeployment, Candidate, Start, Settings], list[Object]],
+    settings: Settings,
+) -> list[Object]:
+    """The Jobs that are to be started now."""
     return [
         manifest
-        for merging, advance in merges
+        for errand, advance in errands
         if advance.start
-        for manifest in merge_job(observed.deployment, merging.candidate, advance.start, settings)
+        for manifest in build(observed.deployment, errand.candidate, advance.start, settings)
     ]
 
 

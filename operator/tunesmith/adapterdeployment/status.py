@@ -6,7 +6,7 @@ from datetime import datetime
 
 from tunesmith.adapterdeployment.autoscaling import scaled_objects, unavailable
 from tunesmith.adapterdeployment.decision import Decision, Observed, Replica
-from tunesmith.adapterdeployment.merging import Merging
+from tunesmith.adapterdeployment.merging import Errand
 from tunesmith.adapterdeployment.objects import Role, ServerPlan, child_name, endpoint, pod_labels
 from tunesmith.adapterdeployment.rollout import Version
 from tunesmith.adapterdeployment.selection import base_model_name
@@ -17,6 +17,7 @@ from tunesmith.api.adapterdeployment import (
     ServingState,
     Strategy,
 )
+from tunesmith.api.objects import ConditionStatus
 from tunesmith.api.serving_contract import AdapterState, state_digest
 from tunesmith.kube import pods
 from tunesmith.kube.advance import Advance, kstatus
@@ -24,7 +25,7 @@ from tunesmith.kube.conditions import Finding, fails, holds, updated
 from tunesmith.kube.pods import Trouble
 from tunesmith.settings import Settings
 
-Merges = list[tuple[Merging, Advance]]
+Errands = list[tuple[Errand, Advance]]
 Judgement = tuple[ServingState, Finding, Finding | None]
 
 #: At most this many refusals are listed in status, and this many names in a sentence.
@@ -35,7 +36,8 @@ MOST_NAMES = 5
 def status_of(
     observed: Observed,
     decision: Decision,
-    merges: Merges,
+    merges: Errands,
+    removals: Errands,
     settings: Settings,
     now: datetime,
 ) -> AdapterDeploymentStatus:
@@ -45,7 +47,8 @@ def status_of(
     state, ready, stalled = _judge(observed, decision, merges, served, current)
     finished = state in {ServingState.READY, ServingState.SCALED_TO_ZERO}
     findings = [ready, *kstatus(state, ready, stalled, finished=finished)]
-    findings += _warnings(decision, unavailable(deployment, settings, keda=observed.keda))
+    autoscaling = unavailable(deployment, settings, keda=observed.keda)
+    findings += _warnings(decision, autoscaling, removals)
     limits = decision.limits
     labels = pod_labels(deployment)
     return AdapterDeploymentStatus(
@@ -135,7 +138,7 @@ def _last_error(version: Version, observed: Observed) -> str | None:
 def _judge(
     observed: Observed,
     decision: Decision,
-    merges: Merges,
+    merges: Errands,
     served: list[ServedAdapter],
     current: list[Replica],
 ) -> Judgement:
@@ -193,10 +196,10 @@ def _base_is_there(observed: Observed) -> bool:
     return _answering(observed, Role.BASE) >= observed.deployment.spec.base_replicas
 
 
-def _without_server(merges: Merges) -> Judgement:
+def _without_server(merges: Errands) -> Judgement:
     """Merged weights before the first merge is done."""
-    for merging, advance in merges:
-        message = f"{merging.candidate.model} is being merged into the base model's weights."
+    for errand, advance in merges:
+        message = f"{errand.candidate.model} is being merged into the base model's weights."
         if advance.stalled:
             return _waiting(Trouble(advance.stalled.reason, advance.stalled.message))
         if advance.succeeded.reason not in ("Pending", "Running"):
@@ -219,7 +222,11 @@ def _degraded(hurt: list[ServedAdapter]) -> Judgement:
     )
 
 
-def _warnings(decision: Decision, autoscaling: Trouble | None) -> list[Finding]:
+def _warnings(decision: Decision, autoscaling: Trouble | None, removals: Errands) -> list[Finding]:
+    for errand, advance in removals:
+        if advance.succeeded.status is ConditionStatus.FALSE:
+            message = f"{errand.candidate.uri} is not deleted. {advance.succeeded.message}"
+            return [holds("Warning", "FilesNotDeleted", message)]
     if autoscaling:
         return [holds("Warning", autoscaling.reason, autoscaling.message)]
     limits = decision.limits

@@ -184,6 +184,12 @@ class AdapterSelection(ApiModel):
         "and to be pinned without waiting.",
         json_schema_extra=between(0, 10, "keepVersions"),
     )
+    delete_files: bool = Field(
+        default=False,
+        description="Delete the folder of a version that was superseded and is kept no longer, "
+        "once all replicas have unloaded it and no other AdapterDeployment here serves it. "
+        "What was only deselected is left alone.",
+    )
 
 
 class Strategy(StrEnum):

@@ -159,11 +159,23 @@ class MergePlan(ApiModel):
     output: PlannedSource
 
 
-Plan = Annotated[TrainingPlan | EvaluationPlan | MergePlan, Field(discriminator="kind")]
-PLAN_READER: TypeAdapter[TrainingPlan | EvaluationPlan | MergePlan] = TypeAdapter(Plan)
+class RemovalPlan(ApiModel):
+    """Delete the folder of an adapter that nobody serves any more."""
+
+    kind: Literal["Removal"] = "Removal"
+    version: int = CONTRACT_VERSION
+    owner: str
+    adapter: PlannedSource
+    #: A folder that holds another adapter is left alone.
+    adapter_digest: str
 
 
-def plan_digest(plan: TrainingPlan | EvaluationPlan | MergePlan) -> str:
+AnyPlan = TrainingPlan | EvaluationPlan | MergePlan | RemovalPlan
+Plan = Annotated[AnyPlan, Field(discriminator="kind")]
+PLAN_READER: TypeAdapter[AnyPlan] = TypeAdapter(Plan)
+
+
+def plan_digest(plan: AnyPlan) -> str:
     """sha256 of the plan in canonical JSON: equal plans, equal digests."""
     canonical = json.dumps(plan.to_json(), sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
@@ -207,6 +219,12 @@ class MergeOutcome(ApiModel):
     tolerance: float
 
 
+class RemovalOutcome(ApiModel):
+    """What a removal leaves: nothing."""
+
+    uri: str
+
+
 class ReportedFailure(ApiModel):
     """Why the trainer gave up, in a sentence for its user."""
 
@@ -222,6 +240,7 @@ class TerminationMessage(ApiModel):
     training: TrainingOutcome | None = None
     evaluation: EvaluationOutcome | None = None
     merge: MergeOutcome | None = None
+    removal: RemovalOutcome | None = None
     failure: ReportedFailure | None = None
 
     def to_line(self) -> str:

@@ -177,7 +177,7 @@ def _attempt(job: Object, pod: Object | None, known: Failure | None) -> Attempt:
     end = pods.ending(pod) if pod else None
     message = _parse(end.message) if end else None
     if _finished(job, "Complete"):
-        if message and (message.training or message.evaluation or message.merge):
+        if message and message.failure is None:
             return Attempt(**common, state=AttemptState.SUCCEEDED, message=message)
         failure = known or _lost(number, job)
         return Attempt(**common, state=AttemptState.FAILED, failure=failure)

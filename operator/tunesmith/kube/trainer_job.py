@@ -12,9 +12,7 @@ from tunesmith.api.trainer_contract import (
     PLAN_PATH,
     PROGRESS_PORT,
     SCRATCH_FOLDER,
-    EvaluationPlan,
-    MergePlan,
-    TrainingPlan,
+    AnyPlan,
 )
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES, child_metadata
@@ -35,7 +33,7 @@ class TrainerJob:
     owner: ObjectMeta
     name: str
     start: Start
-    plan: TrainingPlan | EvaluationPlan | MergePlan
+    plan: AnyPlan
     mounts: list[Mount]
     secrets: list[SecretReference | None]
     resources: Resources

@@ -157,8 +157,8 @@ class World:
             children=self.children,
             foreign=self.foreign,
             replicas=self.replicas,
-            merge_jobs=self.merge_jobs,
-            merge_pods=self.merge_pods,
+            jobs_of_ours=self.merge_jobs,
+            job_pods=self.merge_pods,
         )
 
     def plan(self, now: datetime = given.NOW) -> Plan:
@@ -169,7 +169,11 @@ class World:
         made = self.plan(now)
         for each in copy.deepcopy(list(made.apply)):
             self.children[each["kind"], each["metadata"]["name"]] = each
-        self.merge_jobs += [each for each in made.create if each["kind"] == "Job"]
+        for each in made.create:
+            if each["kind"] == "Job":
+                uid = f"uid-{each['metadata']['name']}"
+                each["metadata"] |= {"uid": uid, "creationTimestamp": given.moment(60)}
+                self.merge_jobs.append(each)
         assert isinstance(made.status, AdapterDeploymentStatus)
         self.deployment = self.deployment.model_copy(update={"status": made.status})
         return made.status
@@ -246,11 +250,9 @@ class World:
         return self.step(now)
 
     def merge(self, number: int, condition: str = "Complete") -> None:
-        """The Job that merges a version ends."""
+        """The Job that merges or deletes a version ends."""
         for each in self.merge_jobs:
             if each["metadata"]["labels"][VERSION] == version(number):
-                uid = f"uid-{each['metadata']['name']}"
-                each["metadata"] |= {"uid": uid, "creationTimestamp": given.moment(60)}
                 each["status"] = {
                     "conditions": [
                         {

@@ -1,0 +1,79 @@
+"""Versions that are served no more, and the Job that deletes their files. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from datetime import datetime
+from typing import Any
+
+from tunesmith.adapterdeployment.merging import Errand, Purpose, errand, labelled, planned
+from tunesmith.adapterdeployment.rollout import Version
+from tunesmith.adapterdeployment.selection import Candidate, Selection
+from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.api.objects import Kind, Resources
+from tunesmith.api.trainer_contract import RemovalPlan
+from tunesmith.kube.advance import Advance
+from tunesmith.kube.attempts import Start
+from tunesmith.kube.trainer_job import TrainerJob
+from tunesmith.kube.volumes import mount
+from tunesmith.settings import Settings
+
+Object = dict[str, Any]
+
+
+def retired(
+    deployment: AdapterDeployment,
+    selection: Selection,
+    versions: list[Version],
+    held: AbstractSet[str] | None,
+) -> list[Candidate]:
+    """Versions whose files nobody needs: superseded, kept no longer, and held by no replica.
+
+    ``held`` are the models that replicas still have and the digests that other deployments serve;
+    None while that is not known, and then nobody retires: vLLM dies of a file that is gone.
+    """
+    if not deployment.spec.adapters.delete_files or held is None:
+        return []
+    listed = {each.candidate.digest for each in versions}
+    return [
+        each
+        for each in selection.candidates()
+        if each.digest not in listed and each.model not in held and each.digest not in held
+    ]
+
+
+def removals(candidates: list[Candidate], jobs: list[Object], pods: list[Object]) -> list[Errand]:
+    """What is not done yet of the deletions."""
+    found = [errand(each, Purpose.REMOVAL, jobs, pods) for each in candidates]
+    return [each for each in found if not each.done]
+
+
+def removal_job(
+    deployment: AdapterDeployment, candidate: Candidate, start: Start, settings: Settings
+) -> list[Object]:
+    """The Job that deletes the folder of one version, and its plan."""
+    template = deployment.spec.pod_template
+    objects = TrainerJob(
+        kind=Kind.ADAPTER_DEPLOYMENT,
+        owner=deployment.metadata,
+        name=f"{deployment.metadata.name}-remove-{candidate.version}-{start.number}",
+        start=start,
+        plan=RemovalPlan(
+            owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
+            adapter=planned(candidate.uri),
+            adapter_digest=candidate.digest,
+        ),
+        mounts=[mount(candidate.uri, writable=True)],
+        secrets=[],
+        resources=Resources(gpus=0, cpu="50m", memory="512Mi"),
+        template=template.model_copy(update={"image": None, "env": []}),
+        image=settings.trainer_image,
+        image_pull_policy=settings.image_pull_policy,
+    ).objects()
+    return labelled(objects, candidate, Purpose.REMOVAL)
+
+
+def advances(
+    errands: list[Errand], settings: Settings, now: datetime
+) -> list[tuple[Errand, Advance]]:
+    return [(each, each.next(settings, now)) for each in errands]

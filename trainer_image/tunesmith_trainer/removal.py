@@ -1,0 +1,38 @@
+"""Deletes the folder of an adapter: all of it, and only if it is the one that was meant."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+
+from tunesmith.api.trainer_contract import Reason, RemovalOutcome, RemovalPlan
+
+from tunesmith_trainer.artifact import STAGING_PREFIX, adapter_digest, output_errors
+from tunesmith_trainer.failure import TrainerError
+from tunesmith_trainer.sources import mounted
+
+
+def remove(plan: RemovalPlan) -> RemovalOutcome:
+    """Gone already is fine. Raises TrainerError when the folder holds another adapter."""
+    folder = mounted(plan.adapter)
+    if folder.exists():
+        try:
+            found = adapter_digest(folder)
+        except FileNotFoundError as error:
+            raise other_adapter(plan, f"no adapter ({error.filename} is missing)") from error
+        if found != plan.adapter_digest:
+            raise other_adapter(plan, f"the adapter {found}")
+        with output_errors(plan.adapter.uri):
+            # Nobody sees half of it, and a second try finds nothing left to do.
+            grave = folder.with_name(f"{STAGING_PREFIX}{uuid.uuid4().hex}")
+            folder.rename(grave)
+            shutil.rmtree(grave)
+    return RemovalOutcome(uri=plan.adapter.uri)
+
+
+def other_adapter(plan: RemovalPlan, found: str) -> TrainerError:
+    return TrainerError(
+        Reason.ADAPTER_CHANGED,
+        f"{plan.adapter.uri} was to be deleted as {plan.adapter_digest}, but holds {found}: it is "
+        "left alone",
+    )
