@@ -173,7 +173,7 @@ def test_files_of_a_version_that_is_kept_no_longer_are_deleted(
     stage: Stage, made: dict[str, Made]
 ) -> None:
     old, new = made["alpha-1"], made["alpha-2"]
-    rules = {"pins": [], "canary": None, "keepVersions": 0, "deleteFiles": True}
+    rules: Object = {"pins": [], "canary": None, "keepVersions": 0, "deleteFiles": True}
     stage.patch("guarded", {"adapters": rules})
     stage.until("guarded", 60, lambda status: served(status, new.model).get("state") == "Promoted")
 
