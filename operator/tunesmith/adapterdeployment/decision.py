@@ -54,7 +54,7 @@ from tunesmith.api.serving_contract import (
 from tunesmith.kube import pods
 from tunesmith.kube.comparison import contains, marked
 from tunesmith.kube.plan import Object
-from tunesmith.kube.volumes import Mount, mount
+from tunesmith.kube.volumes import Mount, claim, mount
 from tunesmith.settings import Settings
 
 #: A pod that did not take up the desired state is called again after this many seconds.
@@ -197,10 +197,25 @@ def _beside_the_base(
         mounts=[
             mount(deployment.spec.base_model.uri),
             *(mount(each.uri) for each in loaded),
+            *map(claim, deployment.spec.adapters.claims),
+            *_claims_of_coming(observed),
             *claims_of(running),
         ],
     )
     return Decision(selection, choice, versions, [main, *_base_server(observed)], chosen)
+
+
+def _claims_of_coming(observed: Observed) -> list[Mount]:
+    """Where jobs under way will leave their adapters: mounted by the time of the verdict.
+
+    A job that has begun has shown that its claim exists; no other may hold up a serving pod.
+    """
+    return [
+        mount(job.spec.output.uri)
+        for job in observed.jobs
+        if job.status.progress
+        and job.spec.base_model.uri == observed.deployment.spec.base_model.uri
+    ]
 
 
 def _everywhere(observed: Observed) -> Callable[[Candidate], bool]:

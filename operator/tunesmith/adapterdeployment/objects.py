@@ -16,11 +16,10 @@ from tunesmith.adapterdeployment.serving_pod import (
 )
 from tunesmith.api import GROUP
 from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.api.locations import Location, Scheme
 from tunesmith.api.objects import Kind
 from tunesmith.api.serving_contract import DESIRED_FILE, PROXY_PORT, SERVER_FILE, DesiredState
 from tunesmith.kube.labels import child_metadata, owner_labels
-from tunesmith.kube.volumes import Mount
+from tunesmith.kube.volumes import Mount, claim
 from tunesmith.settings import Settings
 
 Object = dict[str, Any]
@@ -184,7 +183,7 @@ def claims_of(running: Object | None) -> list[Mount]:
     """Claims that the running pods mount: one that is needed no more is no reason to roll them."""
     template = (running or {}).get("spec", {}).get("template", {})
     return [
-        Mount(Location(Scheme.PVC, each["persistentVolumeClaim"]["claimName"], ""))
+        claim(each["persistentVolumeClaim"]["claimName"])
         for each in template.get("spec", {}).get("volumes", [])
         if each["name"].startswith("source-") and "persistentVolumeClaim" in each
     ]

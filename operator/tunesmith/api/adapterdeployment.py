@@ -169,6 +169,14 @@ class AdapterSelection(ApiModel):
             "x-kubernetes-list-map-keys": ["name", "digest"],
         },
     )
+    claims: list[Name] = Field(
+        default_factory=list,
+        max_length=16,
+        description="PersistentVolumeClaims that the pods mount from their start, so that an "
+        "adapter that comes to lie on one joins without rolling them. Claims of adapters, and of "
+        "jobs that are being trained, are mounted in any case.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
     canary: Canary | None = Field(
         default=None, description="Default: a new version takes over once all replicas have it."
     )

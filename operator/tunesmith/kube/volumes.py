@@ -23,6 +23,11 @@ def mount(uri: str, *, writable: bool = False) -> Mount:
     return Mount(parse_location(uri), writable)
 
 
+def claim(name: str) -> Mount:
+    """A whole claim, to be read."""
+    return Mount(Location(Scheme.PVC, name, ""))
+
+
 def path_in_pod(location: Location) -> str | None:
     """The path under which the pod sees the location; None for hub repositories."""
     match location.scheme:

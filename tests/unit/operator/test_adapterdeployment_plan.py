@@ -267,6 +267,30 @@ def test_what_the_api_server_adds_or_rewrites_is_no_difference(
     assert contains(actual, wanted) is same
 
 
+def test_the_claim_of_a_job_that_has_begun_is_mounted_before_its_verdict() -> None:
+    """One that has not begun may name a claim that does not exist, and would hold up the pods."""
+    world = settled()
+    before = world.template()
+    training = given.finetunejob(status={"state": "Training"})
+    world.jobs = [training]
+    world.step()
+    assert world.template() == before
+    begun = {"progress": {"phase": "Training", "step": 1}}
+    world.jobs = [given.finetunejob(status=begun)]
+    world.step()
+    assert claims_in(world) == {"models", "adapters"}
+
+
+def test_claims_that_are_named_are_mounted_from_the_start() -> None:
+    assert claims_in(settled(adapters={"claims": ["more"]})) == {"models", "more"}
+
+
+def claims_in(world: World) -> set[str]:
+    volumes = world.template()["spec"]["volumes"]
+    found = [each.get("persistentVolumeClaim", {}).get("claimName") for each in volumes]
+    return {each for each in found if each}
+
+
 def test_a_field_that_is_wanted_no_more_is_taken_away() -> None:
     """Its absence is no difference to what is there, but what was applied was another thing."""
     world = World(given.adapterdeployment(podTemplate={"nodeSelector": {"disk": "fast"}}))
