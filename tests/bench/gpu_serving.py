@@ -83,7 +83,8 @@ def plan(folder: Path) -> None:
     from tunesmith.adapterdeployment.limits import limits
     from tunesmith.adapterdeployment.rollout import Version
     from tunesmith.adapterdeployment.selection import Candidate
-    from tunesmith.api.adapterdeployment import AdapterDeployment, VersionState
+    from tunesmith.api.adapterdeployment import AdapterDeployment
+    from tunesmith.api.serving_status import VersionState
 
     for name, (count, slots, arguments) in SERVERS.items():
         deployment = AdapterDeployment.from_object(

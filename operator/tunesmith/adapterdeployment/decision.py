@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
-from tunesmith.adapterdeployment import merging, retirement, rollout
+from tunesmith.adapterdeployment import errands, merging, retirement, rollout
 from tunesmith.adapterdeployment.autoscaling import scaled_objects
 from tunesmith.adapterdeployment.configuration import (
     base_state,
@@ -35,12 +35,7 @@ from tunesmith.adapterdeployment.selection import (
     base_model_name,
     select,
 )
-from tunesmith.api.adapterdeployment import (
-    AdapterDeployment,
-    RejectedAdapter,
-    Strategy,
-    VersionState,
-)
+from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.serving_contract import (
@@ -51,6 +46,7 @@ from tunesmith.api.serving_contract import (
     Traffic,
     state_digest,
 )
+from tunesmith.api.serving_status import RejectedAdapter, Strategy, VersionState
 from tunesmith.kube import pods
 from tunesmith.kube.comparison import contains, marked
 from tunesmith.kube.plan import Object
@@ -136,9 +132,9 @@ class Decision:
     servers: list[ServerPlan]
     limits: Limits | None = None
     #: Merges that are not done.
-    merges: list[merging.Errand] = field(default_factory=list)
+    merges: list[errands.Errand] = field(default_factory=list)
     #: Deletions of files that are not done.
-    removals: list[merging.Errand] = field(default_factory=list)
+    removals: list[errands.Errand] = field(default_factory=list)
 
     @property
     def main(self) -> ServerPlan | None:
@@ -271,9 +267,9 @@ def _merged(
     deployment = observed.deployment
     selection = _only_one(selection, deployment)
     merges = {
-        each.version: merging.errand(
+        each.version: errands.errand(
             each,
-            merging.Purpose.MERGE,
+            errands.Purpose.MERGE,
             observed.jobs_of_ours,
             observed.job_pods,
             done=_is_merged(observed, each),

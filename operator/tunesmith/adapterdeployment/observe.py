@@ -7,10 +7,12 @@ import asyncio
 from tunesmith.adapterdeployment.decision import Observed, Replica
 from tunesmith.adapterdeployment.objects import SERVES, Role, child_name, config_map_of
 from tunesmith.adapterdeployment.selection import selector_labels
-from tunesmith.api.adapterdeployment import AdapterDeployment, GateRule, Strategy
+from tunesmith.api.adapter_selection import GateRule
+from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Kind
+from tunesmith.api.serving_status import Strategy
 from tunesmith.kube import pods
 from tunesmith.kube.cluster import KEDA, ApiError, Cluster, Object
 from tunesmith.kube.labels import is_controlled_by, owner_labels

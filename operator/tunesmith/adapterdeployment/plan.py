@@ -13,16 +13,13 @@ from tunesmith.adapterdeployment.decision import (
     decide,
     delete_list,
 )
+from tunesmith.adapterdeployment.errands import advances
 from tunesmith.adapterdeployment.merging import merge_job
-from tunesmith.adapterdeployment.retirement import advances, removal_job
+from tunesmith.adapterdeployment.retirement import removal_job
 from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.adapterdeployment.status import Errands, status_of
-from tunesmith.api.adapterdeployment import (
-    AdapterDeployment,
-    AdapterDeploymentStatus,
-    ServingState,
-    VersionState,
-)
+from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.api.serving_status import AdapterDeploymentStatus, ServingState, VersionState
 from tunesmith.kube.advance import Advance
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.conditions import find

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from datetime import datetime
 from typing import Any
 
-from tunesmith.adapterdeployment.merging import Errand, Purpose, errand, labelled, planned
+from tunesmith.adapterdeployment.errands import Errand, Purpose, errand, labelled, planned
 from tunesmith.adapterdeployment.rollout import Version
 from tunesmith.adapterdeployment.selection import Candidate, Selection
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.objects import Kind, Resources
 from tunesmith.api.trainer_contract import RemovalPlan
-from tunesmith.kube.advance import Advance
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.trainer_job import TrainerJob
 from tunesmith.kube.volumes import mount
@@ -71,9 +69,3 @@ def removal_job(
         image_pull_policy=settings.image_pull_policy,
     ).objects()
     return labelled(objects, candidate, Purpose.REMOVAL)
-
-
-def advances(
-    errands: list[Errand], settings: Settings, now: datetime
-) -> list[tuple[Errand, Advance]]:
-    return [(each, each.next(settings, now)) for each in errands]

@@ -11,13 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tunesmith.adapterdeployment.selection import Candidate
-from tunesmith.api.adapterdeployment import (
-    AdapterSelection,
-    Canary,
-    ServedAdapter,
-    VersionState,
-)
+from tunesmith.api.adapter_selection import AdapterSelection, Canary
 from tunesmith.api.serving_contract import Traffic
+from tunesmith.api.serving_status import ServedAdapter, VersionState
 from tunesmith.kube.conditions import timestamp
 
 #: A canary is not judged early by fewer requests than these.

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tunesmith.api.adapterdeployment import (
-    AdapterDeployment,
-    GateRule,
-    NamedAdapter,
-    RejectedAdapter,
-)
+from tunesmith.api.adapter_selection import GateRule, NamedAdapter
+from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun, Verdict
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.locations import parse_location
+from tunesmith.api.serving_status import RejectedAdapter
 from tunesmith.kube.conditions import find, is_true
 from tunesmith.kube.volumes import path_in_pod
 

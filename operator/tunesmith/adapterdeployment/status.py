@@ -6,19 +6,19 @@ from datetime import datetime
 
 from tunesmith.adapterdeployment.autoscaling import scaled_objects, unavailable
 from tunesmith.adapterdeployment.decision import Decision, Observed, Replica
-from tunesmith.adapterdeployment.merging import Errand
+from tunesmith.adapterdeployment.errands import Errand
 from tunesmith.adapterdeployment.objects import Role, ServerPlan, child_name, endpoint, pod_labels
 from tunesmith.adapterdeployment.rollout import Version
 from tunesmith.adapterdeployment.selection import base_model_name
-from tunesmith.api.adapterdeployment import (
+from tunesmith.api.objects import ConditionStatus
+from tunesmith.api.serving_contract import AdapterState, state_digest
+from tunesmith.api.serving_status import (
     AdapterDeploymentStatus,
     ServedAdapter,
     ServerStatus,
     ServingState,
     Strategy,
 )
-from tunesmith.api.objects import ConditionStatus
-from tunesmith.api.serving_contract import AdapterState, state_digest
 from tunesmith.kube import pods
 from tunesmith.kube.advance import Advance, kstatus
 from tunesmith.kube.conditions import Finding, fails, holds, updated

@@ -10,15 +10,10 @@ from typing import Any
 
 import yaml
 from tunesmith.adapterdeployment.decision import Observed, Replica
-from tunesmith.adapterdeployment.merging import VERSION
+from tunesmith.adapterdeployment.errands import VERSION
 from tunesmith.adapterdeployment.objects import OPTIONS_DIGEST, SERVES, Role, child_name, pod_labels
 from tunesmith.adapterdeployment.plan import plan
-from tunesmith.api.adapterdeployment import (
-    AdapterDeployment,
-    AdapterDeploymentStatus,
-    ServedAdapter,
-    ServingState,
-)
+from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Condition
@@ -33,6 +28,7 @@ from tunesmith.api.serving_contract import (
     Traffic,
     state_digest,
 )
+from tunesmith.api.serving_status import AdapterDeploymentStatus, ServedAdapter, ServingState
 from tunesmith.kube.conditions import find
 from tunesmith.kube.plan import Plan
 from tunesmith.settings import Settings

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from tunesmith.adapterdeployment.objects import Role
-from tunesmith.api.adapterdeployment import ServingState, Strategy
 from tunesmith.api.serving_contract import Route, Target
+from tunesmith.api.serving_status import ServingState, Strategy
 
 from tests.unit.operator import given
 from tests.unit.operator.serving_given import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tunesmith.adapterdeployment.selection import base_model_name, select, selector_labels
-from tunesmith.api.adapterdeployment import GateRule
+from tunesmith.api.adapter_selection import GateRule
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 

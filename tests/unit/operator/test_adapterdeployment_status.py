@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from tunesmith.adapterdeployment.decision import Replica
 from tunesmith.adapterdeployment.objects import OPTIONS_DIGEST, Role
-from tunesmith.api.adapterdeployment import AdapterDeploymentStatus, GateRule, ServingState
+from tunesmith.api.adapter_selection import GateRule
 from tunesmith.api.serving_contract import AdapterReport, DesiredAdapter
+from tunesmith.api.serving_status import AdapterDeploymentStatus, ServingState
 from tunesmith.kube.conditions import find
 
 from tests.unit.operator import given

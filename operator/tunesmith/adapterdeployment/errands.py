@@ -1,0 +1,84 @@
+"""Errands: Jobs that do something with one version, merge it or delete its files. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from tunesmith.adapterdeployment.selection import Candidate
+from tunesmith.api import GROUP
+from tunesmith.api.locations import parse_location
+from tunesmith.api.objects import AttemptStatus
+from tunesmith.api.trainer_contract import PlannedSource
+from tunesmith.kube.advance import Advance, advance
+from tunesmith.kube.attempts import Attempt, AttemptState, latest_attempt
+from tunesmith.kube.volumes import path_in_pod
+from tunesmith.settings import Settings
+
+Object = dict[str, Any]
+
+#: Labels of such a Job: the version, and what is done with it.
+VERSION = f"{GROUP}/adapter-version"
+PURPOSE = f"{GROUP}/purpose"
+BACKOFF_LIMIT = 3
+
+
+class Purpose(StrEnum):
+    """What a Job of an AdapterDeployment does with a version."""
+
+    MERGE = "merge"
+    REMOVAL = "removal"
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What is known of the Job that does something with one version."""
+
+    candidate: Candidate
+    attempt: Attempt | None
+    done: bool
+
+    def next(self, settings: Settings, now: datetime) -> Advance:
+        """What follows while it is not done."""
+        return advance(self.attempt, AttemptStatus(), BACKOFF_LIMIT, None, settings, now)
+
+
+def errand(
+    candidate: Candidate,
+    purpose: Purpose,
+    jobs: list[Object],
+    job_pods: list[Object],
+    *,
+    done: bool = False,
+) -> Errand:
+    """What is known of an errand; ``done`` says that its result was seen elsewhere."""
+    wanted = {VERSION: candidate.version, PURPOSE: str(purpose)}
+    own = [job for job in jobs if wanted.items() <= job["metadata"]["labels"].items()]
+    attempt = latest_attempt(own, job_pods)
+    succeeded = attempt is not None and attempt.state is AttemptState.SUCCEEDED
+    # The Job outlives its pod: that it is complete is enough, folders come and go as a whole.
+    complete = any(_is_complete(job) for job in own)
+    return Errand(candidate, attempt, succeeded or complete or done)
+
+
+def _is_complete(job: Object) -> bool:
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Complete" and each["status"] == "True" for each in conditions)
+
+
+def labelled(objects: list[Object], candidate: Candidate, purpose: Purpose) -> list[Object]:
+    for each in objects:
+        each["metadata"]["labels"] |= {VERSION: candidate.version, PURPOSE: str(purpose)}
+    return objects
+
+
+def planned(uri: str) -> PlannedSource:
+    return PlannedSource(uri=uri, path=path_in_pod(parse_location(uri)))
+
+
+def advances(
+    errands: list[Errand], settings: Settings, now: datetime
+) -> list[tuple[Errand, Advance]]:
+    return [(each, each.next(settings, now)) for each in errands]
