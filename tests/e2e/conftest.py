@@ -1,4 +1,4 @@
-"""The whole chain, once, for all end-to-end tests."""
+"""The whole chain, once; its namespace goes before other tests want the machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return chain.make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kubectl(inputs: tuple[Path, Path]) -> Iterator[Kubectl]:
     """A namespace whose claims hold model and data."""
     found = Kubectl(NAMESPACE)

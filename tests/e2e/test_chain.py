@@ -42,7 +42,7 @@ def job_in_state(kubectl: Kubectl, *states: str) -> Object | None:
     return job if state in states else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def applied(kubectl: Kubectl) -> Kubectl:
     """The demonstration's two files, applied."""
     kubectl.apply(str(chain.HERE / "finetune.yaml"))
@@ -124,7 +124,7 @@ def test_the_verdict_is_won_on_its_merits(applied: Kubectl) -> None:
     assert result["items"] >= 40
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def endpoint(applied: Kubectl) -> Iterator[str]:
     with applied.port_forward(f"service/{chain.DEPLOYMENT}-vllm", 80) as address:
         yield address

@@ -183,7 +183,7 @@ def evaluation(made: Made) -> Object:
                 }
             ],
             "gates": [{"suite": "few", "minimumDifference": -100}],
-            "resources": {"gpus": 0, "cpu": "1", "memory": "4Gi"},
+            "resources": {"gpus": 0, "cpu": "700m", "memory": "4Gi"},
         },
     }
 
