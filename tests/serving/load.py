@@ -75,6 +75,8 @@ class Load:
         self.answers: list[Answer] = []
         self.names = names
         self._address, self._prompt, self._at_once = address, prompt, at_once
+        #: While it is set nobody asks: for steps that are timed.
+        self.resting = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -109,6 +111,9 @@ class Load:
         for turn in itertools.count(number):
             if self._stop.is_set():
                 return
+            if self.resting.is_set():
+                await asyncio.sleep(0.1)
+                continue
             names = list(self.names)
             answer = await ask(session, self._address, names[turn % len(names)], self._prompt)
             self.answers.append(answer)

@@ -50,7 +50,7 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
         delete=delete_list(observed, decision, autoscaled=bool(status.autoscaled)),
         annotate=called,
         requeue_after=QUICK
-        if called
+        if called or _is_unloading(observed)
         else _next_look(
             status, decision, [each for _, each in (*merges, *removals)], settings, now
         ),
@@ -70,6 +70,11 @@ def _jobs(
         if advance.start
         for manifest in build(observed.deployment, errand.candidate, advance.start, settings)
     ]
+
+
+def _is_unloading(observed: Observed) -> bool:
+    """Whether a replica still holds what is wanted no more; nobody tells when it is gone."""
+    return any(each.report is not None and each.report.leaving for each in observed.replicas)
 
 
 def _next_look(

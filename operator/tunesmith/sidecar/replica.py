@@ -132,7 +132,9 @@ class Replica:
 
     def is_settled(self) -> bool:
         """Whether nothing is under way."""
-        return self.desired is None or (self.models is not None and self._all_settled())
+        if self.desired is None:
+            return True
+        return self.models is not None and self._all_settled() and not self.leaving()
 
     def _files(self) -> tuple[object, ...]:
         return tuple(
