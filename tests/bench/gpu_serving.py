@@ -183,7 +183,7 @@ def make_adapters(count: int) -> dict[str, str]:
     """Adapters of rank 16 on all seven projections in bfloat16; name → digest."""
     import torch
     from safetensors.torch import save_file
-    from tunesmith.sidecar.digests import files_digest
+    from tunesmith.api.digests import adapter_digest
 
     hidden, inner, values = 4096, 14336, 1024
     shapes = {
@@ -219,9 +219,7 @@ def make_adapters(count: int) -> dict[str, str]:
             "bias": "none",
         }
         (folder / "adapter_config.json").write_text(json.dumps(configuration))
-        digests[f"a{number}"] = files_digest(
-            folder, ("adapter_config.json", "adapter_model.safetensors")
-        )
+        digests[f"a{number}"] = adapter_digest(folder)
     return digests
 
 

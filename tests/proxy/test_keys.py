@@ -30,11 +30,20 @@ class TestKeys:
 
     def test_with_an_empty_folder_nobody_may_ask(self, proxy: Proxy) -> None:
         proxy.keys.mkdir()
-        until(lambda: proxy.complete(ASK_SUPPORT).status == 401)
+        until_both_workers_looked()
+        assert proxy.complete(ASK_SUPPORT).status == 401
         assert proxy.complete(ASK_SUPPORT, key="any").status == 401
         (proxy.keys / "empty").write_text("\n")
         until_both_workers_looked()
         assert proxy.complete(ASK_SUPPORT, key=" ").status == 401
+
+    def test_the_state_says_how_many_clients_there_are(self, proxy: Proxy) -> None:
+        assert "clients" not in proxy.state()
+        proxy.keys.mkdir()
+        until_both_workers_looked()
+        assert proxy.state()["clients"] == 0
+        give_keys(proxy, {"team": "one", "guests": "two"})
+        assert proxy.state()["clients"] == 2
 
     @pytest.mark.skipif(os.getuid() != 0, reason="needs two users")
     def test_with_a_closed_folder_nobody_may_ask(self, proxy: Proxy) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy
 from safetensors.numpy import save_file
-from tunesmith.sidecar.digests import files_digest
+from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
 
-FILES = ("adapter_config.json", "adapter_model.safetensors")
 #: Output and input features of the projections that vLLM serves, by their names.
 Shapes = Mapping[str, tuple[int, int]]
 
@@ -74,12 +73,12 @@ def write(folder: Path, model: Model, recipe: Recipe) -> str:
     """Write an adapter; gives its digest."""
     folder.mkdir(parents=True, exist_ok=True)
     rank = 256 if recipe.spoil is Spoil.RANK_TOO_LARGE else recipe.rank
-    weights = folder / FILES[1]
+    weights = folder / ADAPTER_WEIGHTS
     save_file(_tensors(model, recipe, rank), weights)
-    (folder / FILES[0]).write_text(json.dumps(_configuration(recipe, rank), indent=1))
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(_configuration(recipe, rank), indent=1))
     if recipe.spoil is Spoil.TRUNCATED:
         weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    digest = files_digest(folder, FILES)
+    digest = adapter_digest(folder)
     if recipe.spoil is Spoil.MISSING_FILE:
         weights.unlink()
     return digest

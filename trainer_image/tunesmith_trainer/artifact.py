@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tunesmith.api.digests import adapter_digest
 from tunesmith.api.finetunejob import DatasetReceipt
 from tunesmith.api.trainer_contract import Reason, TrainingOutcome
 
@@ -18,47 +18,11 @@ from tunesmith_trainer.failure import TrainerError
 
 log = logging.getLogger(__name__)
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
-#: What is served, and so what an adapter's digest is about.
-ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 LINEAGE_FILE = "lineage.json"
 METRICS_FILE = "metrics.json"
 
 STAGING_PREFIX = ".staging-"
 PLANS_FOLDER = "plans"
-BLOCK_BYTES = 8 * 1024 * 1024
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb", buffering=0) as file:
-        total = hashlib.sha256()
-        while block := file.read(BLOCK_BYTES):
-            total.update(block)
-    return total.hexdigest()
-
-
-def files_digest(folder: Path, names: Iterable[str]) -> str:
-    """One digest over several files, by name and content.
-
-    The same as ``sha256sum FILES | sha256sum`` in that folder, the files in byte order of names.
-    """
-    lines = [f"{file_digest(folder / name)}  {name}\n" for name in sorted(names)]
-    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
-
-
-def adapter_digest(folder: Path) -> str:
-    """The digest that names an adapter. Raises FileNotFoundError if a file is missing."""
-    return files_digest(folder, ADAPTER_FILES)
-
-
-def base_model_digest(folder: Path) -> str:
-    """The digest of a base model's configuration and weights."""
-    return files_digest(folder, ["config.json", *(path.name for path in weight_files(folder))])
-
-
-def weight_files(folder: Path) -> Iterator[Path]:
-    return folder.glob("*.safetensors")
 
 
 def require_writable(folder: Path, uri: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import uuid
 
+from tunesmith.api.digests import adapter_digest
 from tunesmith.api.trainer_contract import Reason, RemovalOutcome, RemovalPlan
 
-from tunesmith_trainer.artifact import STAGING_PREFIX, adapter_digest, output_errors
+from tunesmith_trainer.artifact import STAGING_PREFIX, output_errors
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.sources import mounted
 

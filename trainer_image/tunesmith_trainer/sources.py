@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from tunesmith.api.digests import ADAPTER_FILES, adapter_digest
 from tunesmith.api.locations import Location, parse_location
 from tunesmith.api.trainer_contract import (
     HUB_TOKEN_VARIABLE,
@@ -65,6 +66,27 @@ def mounted(source: PlannedSource) -> Path:
     if source.path is None:
         raise TrainerError(Reason.INTERNAL, f"the plan names no path for {source.uri}")
     return Path(source.path)
+
+
+def adapter_folder(source: PlannedSource, digest: str) -> Path:
+    """The folder of an adapter. Raises TrainerError unless it holds the one with this digest."""
+    folder = mounted(source)
+    try:
+        found = adapter_digest(folder)
+    except OSError as error:
+        raise TrainerError(
+            Reason.ADAPTER_NOT_FOUND,
+            f"{source.uri} holds no adapter: looked for "
+            f"{' and '.join(ADAPTER_FILES)} and found {listed(folder)}",
+        ) from error
+    if found != digest:
+        raise TrainerError(
+            Reason.ADAPTER_CHANGED,
+            f"{source.uri} holds an adapter with digest {found}, not "
+            f"{digest}: it was changed after it was published. Train it again, or "
+            "name the new digest",
+        )
+    return folder
 
 
 def listed(folder: Path, limit: int = 5) -> str:

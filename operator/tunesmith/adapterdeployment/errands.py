@@ -9,12 +9,9 @@ from typing import Any
 
 from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.api import GROUP
-from tunesmith.api.locations import parse_location
 from tunesmith.api.objects import AttemptStatus
-from tunesmith.api.trainer_contract import PlannedSource
 from tunesmith.kube.advance import Advance, advance
-from tunesmith.kube.attempts import Attempt, AttemptState, latest_attempt
-from tunesmith.kube.volumes import path_in_pod
+from tunesmith.kube.attempts import Attempt, AttemptState, finished, latest_attempt
 from tunesmith.settings import Settings
 
 Object = dict[str, Any]
@@ -59,23 +56,14 @@ def errand(
     attempt = latest_attempt(own, job_pods)
     succeeded = attempt is not None and attempt.state is AttemptState.SUCCEEDED
     # The Job outlives its pod: that it is complete is enough, folders come and go as a whole.
-    complete = any(_is_complete(job) for job in own)
+    complete = any(finished(job, "Complete") for job in own)
     return Errand(candidate, attempt, succeeded or complete or done)
-
-
-def _is_complete(job: Object) -> bool:
-    conditions = job.get("status", {}).get("conditions", [])
-    return any(each["type"] == "Complete" and each["status"] == "True" for each in conditions)
 
 
 def labelled(objects: list[Object], candidate: Candidate, purpose: Purpose) -> list[Object]:
     for each in objects:
         each["metadata"]["labels"] |= {VERSION: candidate.version, PURPOSE: str(purpose)}
     return objects
-
-
-def planned(uri: str) -> PlannedSource:
-    return PlannedSource(uri=uri, path=path_in_pod(parse_location(uri)))
 
 
 def advances(

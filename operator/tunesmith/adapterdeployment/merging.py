@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.adapterdeployment.errands import Purpose, labelled, planned
+from tunesmith.adapterdeployment.errands import Purpose, labelled
 from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.objects import Kind, Resources
 from tunesmith.api.serving_status import Strategy
 from tunesmith.api.trainer_contract import MergePlan
 from tunesmith.kube.attempts import Start
-from tunesmith.kube.trainer_job import TrainerJob
+from tunesmith.kube.trainer_job import TrainerJob, planned_source
 from tunesmith.kube.volumes import mount
 from tunesmith.settings import Settings
 
@@ -64,11 +64,11 @@ def merge_job(
         start=start,
         plan=MergePlan(
             owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
-            base_model=planned(spec.base_model.uri),
-            adapter=planned(candidate.uri),
+            base_model=planned_source(spec.base_model.uri),
+            adapter=planned_source(candidate.uri),
             adapter_digest=candidate.digest,
             base_model_digest=candidate.base_model_digest,
-            output=planned(merged_uri(candidate)),
+            output=planned_source(merged_uri(candidate)),
         ),
         mounts=[mount(spec.base_model.uri), mount(merged_uri(candidate), writable=True)],
         secrets=[spec.base_model.secret_ref],

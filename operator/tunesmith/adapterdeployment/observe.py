@@ -63,8 +63,13 @@ async def observe(cluster: Cluster, http: PodHttp, deployment: AdapterDeployment
 
 
 def _names(deployment: AdapterDeployment) -> list[tuple[str, str]]:
-    """Children by kind and name."""
-    return [(kind, child_name(deployment, role)) for role in Role for kind in CHILD_KINDS]
+    """Children by kind and name. Of a base server that is not wanted only its Deployment matters,
+    which may be left to be scaled down."""
+    kinds = {
+        Role.ADAPTERS: CHILD_KINDS,
+        Role.BASE: CHILD_KINDS if deployment.spec.base_replicas else ("Deployment",),
+    }
+    return [(kind, child_name(deployment, role)) for role in Role for kind in kinds[role]]
 
 
 async def _is_keda_there(cluster: Cluster, deployment: AdapterDeployment) -> bool:

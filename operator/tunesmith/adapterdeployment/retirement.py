@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from tunesmith.adapterdeployment.errands import Errand, Purpose, errand, labelled, planned
+from tunesmith.adapterdeployment.errands import Errand, Purpose, errand, labelled
 from tunesmith.adapterdeployment.rollout import Version
 from tunesmith.adapterdeployment.selection import Candidate, Selection
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.objects import Kind, Resources
+from tunesmith.api.serving_status import VersionState
 from tunesmith.api.trainer_contract import RemovalPlan
 from tunesmith.kube.attempts import Start
-from tunesmith.kube.trainer_job import TrainerJob
+from tunesmith.kube.trainer_job import TrainerJob, planned_source
 from tunesmith.kube.volumes import mount
 from tunesmith.settings import Settings
 
@@ -33,11 +34,20 @@ def retired(
     if not deployment.spec.adapters.delete_files or held is None:
         return []
     listed = {each.candidate.digest for each in versions}
+    promoted = {each.candidate.model for each in versions if each.state is VersionState.PROMOTED}
     return [
         each
-        for each in selection.candidates()
+        for candidates in selection.served.values()
+        for each in superseded(candidates, promoted)
         if each.digest not in listed and each.model not in held and each.digest not in held
     ]
+
+
+def superseded(candidates: list[Candidate], promoted: AbstractSet[str]) -> list[Candidate]:
+    """The versions of a name before the one that answers. Newer ones are not: a name that is
+    pinned to an old version will go back to them."""
+    places = [place for place, each in enumerate(candidates) if each.model in promoted]
+    return candidates[: max(places, default=0)]
 
 
 def removals(candidates: list[Candidate], jobs: list[Object], pods: list[Object]) -> list[Errand]:
@@ -58,7 +68,7 @@ def removal_job(
         start=start,
         plan=RemovalPlan(
             owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
-            adapter=planned(candidate.uri),
+            adapter=planned_source(candidate.uri),
             adapter_digest=candidate.digest,
         ),
         mounts=[mount(candidate.uri, writable=True)],

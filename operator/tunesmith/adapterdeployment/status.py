@@ -48,7 +48,7 @@ def status_of(
     finished = state in {ServingState.READY, ServingState.SCALED_TO_ZERO}
     findings = [ready, *kstatus(state, ready, stalled, finished=finished)]
     autoscaling = unavailable(deployment, settings, keda=observed.keda)
-    findings += _warnings(decision, autoscaling, removals)
+    findings += _warnings(decision, _keyless(observed) or autoscaling, removals)
     limits = decision.limits
     labels = pod_labels(deployment)
     return AdapterDeploymentStatus(
@@ -222,21 +222,36 @@ def _degraded(hurt: list[ServedAdapter]) -> Judgement:
     )
 
 
-def _warnings(decision: Decision, autoscaling: Trouble | None, removals: Errands) -> list[Finding]:
+def _keyless(observed: Observed) -> Trouble | None:
+    """Keys are asked for, and nobody has one: the Secret is missing, or empty."""
+    access = observed.deployment.spec.access
+    if access is None or not any(
+        each.report and each.report.clients == 0 for each in observed.replicas
+    ):
+        return None
+    return Trouble(
+        "NoClients",
+        f"Every request is refused with 401: the Secret {access.secret_ref.name} does not exist in "
+        f"namespace {observed.deployment.metadata.namespace}, or has no entries. Create it with an "
+        "entry for each client, its name and its API key; it counts within about a minute.",
+    )
+
+
+def _warnings(decision: Decision, trouble: Trouble | None, removals: Errands) -> list[Finding]:
+    if trouble:
+        return [holds("Warning", trouble.reason, trouble.message)]
     for errand, advance in removals:
         if advance.succeeded.status is ConditionStatus.FALSE:
             message = f"{errand.candidate.uri} is not deleted. {advance.succeeded.message}"
             return [holds("Warning", "FilesNotDeleted", message)]
-    if autoscaling:
-        return [holds("Warning", autoscaling.reason, autoscaling.message)]
     limits = decision.limits
     held = len([each for each in decision.versions if each.loaded])
     if limits is None or held <= limits.max_loras:
         return []
     message = (
-        f"{held} versions share {limits.max_loras} slots of a batch: requests for the others wait, "
-        "and with 64 adapters on 16 slots an H100 gave half the tokens that it gave with 16 on 16. "
-        "Set server.maxLoras, or spread the adapters over several AdapterDeployments."
+        f"{held} versions share {limits.max_loras} slots of a batch: requests for the others wait. "
+        "Raise server.maxLoras if the GPU has room, or spread the adapters over several "
+        "AdapterDeployments."
     )
     return [holds("Warning", "HotSetDoesNotFit", message)]
 

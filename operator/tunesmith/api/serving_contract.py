@@ -165,6 +165,6 @@ class ReplicaReport(ApiModel):
     adapters: list[AdapterReport] = Field(default_factory=list)
     #: Versions that are still loaded, or still asked, though no longer desired.
     leaving: list[str] = Field(default_factory=list)
-    #: Served names that the proxy answers to here.
-    routes: list[Route] = Field(default_factory=list)
+    #: Clients with an API key; unset where no key is asked for.
+    clients: int | None = None
     traffic: dict[str, Traffic] = Field(default_factory=dict)

@@ -10,11 +10,10 @@ from tunesmith.api.objects import Kind
 from tunesmith.api.trainer_contract import (
     EvaluationPlan,
     PlannedDataset,
-    PlannedSource,
     PlannedSuite,
 )
 from tunesmith.kube.attempts import Start
-from tunesmith.kube.trainer_job import TrainerJob
+from tunesmith.kube.trainer_job import TrainerJob, planned_source
 from tunesmith.kube.volumes import Mount, mount, path_in_pod
 from tunesmith.settings import Settings
 
@@ -48,8 +47,8 @@ def evaluation_plan(run: EvalRun) -> EvaluationPlan:
     spec = run.spec
     return EvaluationPlan(
         owner=f"{run.metadata.namespace}/{run.metadata.name}",
-        base_model=_planned(spec.base_model.uri),
-        adapter=_planned(spec.adapter.uri),
+        base_model=planned_source(spec.base_model.uri),
+        adapter=planned_source(spec.adapter.uri),
         adapter_digest=spec.adapter.digest,
         suites=[
             PlannedSuite(
@@ -63,7 +62,9 @@ def evaluation_plan(run: EvalRun) -> EvaluationPlan:
             )
             for suite in spec.suites
         ],
-        output=_planned(f"{spec.output_uri}/{run.metadata.name}") if spec.output_uri else None,
+        output=planned_source(f"{spec.output_uri}/{run.metadata.name}")
+        if spec.output_uri
+        else None,
     )
 
 
@@ -72,7 +73,3 @@ def _mounts(run: EvalRun) -> list[Mount]:
     reads = [spec.base_model.uri, spec.adapter.uri, *(each.dataset.uri for each in spec.suites)]
     writes = [mount(spec.output_uri, writable=True)] if spec.output_uri else []
     return [*(mount(uri) for uri in reads), *writes]
-
-
-def _planned(uri: str) -> PlannedSource:
-    return PlannedSource(uri=uri, path=path_in_pod(parse_location(uri)))

@@ -18,12 +18,11 @@ from tunesmith.api.objects import DatasetFormat, Kind
 from tunesmith.api.trainer_contract import (
     HELD_OUT_FILE,
     PlannedDataset,
-    PlannedSource,
     TrainingPlan,
 )
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.labels import child_metadata
-from tunesmith.kube.trainer_job import TrainerJob
+from tunesmith.kube.trainer_job import TrainerJob, planned_source
 from tunesmith.kube.volumes import mount, path_in_pod
 from tunesmith.settings import Settings
 
@@ -65,7 +64,7 @@ def training_plan(job: FineTuneJob, settings: Settings) -> TrainingPlan:
     output = output_folder(job)
     return TrainingPlan(
         owner=f"{job.metadata.namespace}/{job.metadata.name}",
-        base_model=_planned(parse_location(spec.base_model.uri)),
+        base_model=planned_source(spec.base_model.uri),
         dataset=PlannedDataset(
             uri=spec.dataset.uri,
             path=path_in_pod(parse_location(spec.dataset.uri)),
@@ -75,7 +74,7 @@ def training_plan(job: FineTuneJob, settings: Settings) -> TrainingPlan:
         method=spec.method,
         lora=spec.lora,
         training=spec.training,
-        output=_planned(output),
+        output=planned_source(str(output)),
         image=spec.pod_template.image or settings.trainer_image,
     )
 
@@ -85,10 +84,6 @@ def output_folder(job: FineTuneJob) -> Location:
     from finding what the deleted one left."""
     folder = f"{job.metadata.namespace}/{job.metadata.name}/{job.metadata.uid}"
     return parse_location(job.spec.output.uri) / folder
-
-
-def _planned(location: Location) -> PlannedSource:
-    return PlannedSource(uri=str(location), path=path_in_pod(location))
 
 
 def eval_run_name(job: FineTuneJob, artifact: Artifact) -> str:

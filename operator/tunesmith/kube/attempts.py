@@ -176,12 +176,12 @@ def _attempt(job: Object, pod: Object | None, known: Failure | None) -> Attempt:
     }
     end = pods.ending(pod) if pod else None
     message = _parse(end.message) if end else None
-    if _finished(job, "Complete"):
+    if finished(job, "Complete"):
         if message and message.failure is None:
             return Attempt(**common, state=AttemptState.SUCCEEDED, message=message)
         failure = known or _lost(number, job)
         return Attempt(**common, state=AttemptState.FAILED, failure=failure)
-    if reason := _finished(job, "Failed"):
+    if reason := finished(job, "Failed"):
         if end is None and known:
             return Attempt(**common, state=AttemptState.FAILED, failure=known)
         failure = _failure(number, reason, job, end, message)
@@ -195,7 +195,7 @@ def _attempt(job: Object, pod: Object | None, known: Failure | None) -> Attempt:
     return Attempt(**common, state=AttemptState.WAITING, trouble=trouble)
 
 
-def _finished(job: Object, type_: str) -> str | None:
+def finished(job: Object, type_: str) -> str | None:
     """The reason of a terminal condition of the Job, or None."""
     for condition in job.get("status", {}).get("conditions", []):
         if condition["type"] == type_ and condition["status"] == "True":

@@ -7,22 +7,29 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from tunesmith.api.locations import parse_location
 from tunesmith.api.objects import Kind, ObjectMeta, PodTemplate, Resources, SecretReference
 from tunesmith.api.trainer_contract import (
     PLAN_PATH,
     PROGRESS_PORT,
     SCRATCH_FOLDER,
     AnyPlan,
+    PlannedSource,
 )
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES, child_metadata
 from tunesmith.kube.pod_spec import container_resources, hub_token, pod
-from tunesmith.kube.volumes import Mount, volumes
+from tunesmith.kube.volumes import Mount, path_in_pod, volumes
 
 Object = dict[str, Any]
 
 #: Time for the trainer to stop and say so after SIGTERM.
 GRACE_SECONDS = 60
+
+
+def planned_source(uri: str) -> PlannedSource:
+    """A source as the trainer's pod sees it."""
+    return PlannedSource(uri=uri, path=path_in_pod(parse_location(uri)))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tunesmith.api.digests import ADAPTER_CONFIG
 from tunesmith.sidecar.refusal import RefusalReason, Refused, quoted
 
-CONFIGURATION_FILE = "adapter_config.json"
 LARGEST_CONFIGURATION_BYTES = 1024 * 1024
 #: These leave the base model's weights alone. Others subtract from them, and vLLM would not.
 HARMLESS_INITIALISATIONS = {"gaussian", "eva", "orthogonal", "mica"}
@@ -78,7 +78,7 @@ class Configuration(BaseModel):
             if time.monotonic() > deadline:
                 raise Refused(
                     RefusalReason.LAYOUT_NOT_SERVABLE,
-                    f"the {len(keys)} keys of rank_pattern in {CONFIGURATION_FILE} take longer "
+                    f"the {len(keys)} keys of rank_pattern in {ADAPTER_CONFIG} take longer "
                     "than 10 seconds to compare with the names of all modules, and vLLM would "
                     "stand still meanwhile: write fewer and plainer keys",
                 )
@@ -87,13 +87,13 @@ class Configuration(BaseModel):
 
 def read_configuration(folder: Path) -> Configuration:
     """Raises Refused."""
-    raw = read_object(folder / CONFIGURATION_FILE)
+    raw = read_object(folder / ADAPTER_CONFIG)
     kind = raw.get("peft_type")
     if isinstance(kind, str) and kind.upper() != "LORA":
         # Before the keys are checked: other kinds lack some of LoRA's.
         raise Refused(
             RefusalReason.NOT_LORA,
-            f"{CONFIGURATION_FILE} has peft_type {quoted(kind)}: only LORA adapters can be served",
+            f"{ADAPTER_CONFIG} has peft_type {quoted(kind)}: only LORA adapters can be served",
         )
     try:
         return Configuration.model_validate(raw)
@@ -123,7 +123,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def unreadable(what: str) -> Refused:
     return Refused(
         RefusalReason.CONFIGURATION_UNREADABLE,
-        f"{CONFIGURATION_FILE} {what}; write the folder with PEFT's save_pretrained",
+        f"{ADAPTER_CONFIG} {what}; write the folder with PEFT's save_pretrained",
     )
 
 
@@ -146,14 +146,14 @@ def require_servable(configuration: Configuration) -> None:
     if configuration.modules_to_save:
         raise Refused(
             RefusalReason.MODULES_TO_SAVE,
-            f"{CONFIGURATION_FILE} has modules_to_save {quoted(configuration.modules_to_save)}: "
+            f"{ADAPTER_CONFIG} has modules_to_save {quoted(configuration.modules_to_save)}: "
             "vLLM cannot replace whole modules; train with target_modules only, or merge the "
             "adapter into its base model",
         )
     if configuration.bias != "none" or configuration.lora_bias:
         raise Refused(
             RefusalReason.BIAS_NOT_SERVABLE,
-            f"{CONFIGURATION_FILE} has bias {quoted(configuration.bias)} and lora_bias "
+            f"{ADAPTER_CONFIG} has bias {quoted(configuration.bias)} and lora_bias "
             f"{bool(configuration.lora_bias)}: vLLM serves no biases; train with bias none and "
             "lora_bias off, or merge the adapter into its base model",
         )
@@ -166,7 +166,7 @@ def require_known_initialisation(initialisation: bool | str | None) -> None:
         return
     raise Refused(
         RefusalReason.INITIALISATION_NOT_SERVABLE,
-        f"{CONFIGURATION_FILE} has init_lora_weights {quoted(initialisation)}, which changes the "
+        f"{ADAPTER_CONFIG} has init_lora_weights {quoted(initialisation)}, which changes the "
         "base model's weights too: save the adapter again with PEFT's "
         "path_initial_model_for_weight_conversion, which makes it a plain LoRA adapter",
     )
@@ -178,7 +178,7 @@ def require_known_layout(configuration: Configuration) -> None:
         if extra.get(key):
             raise Refused(
                 RefusalReason.LAYOUT_NOT_SERVABLE,
-                f"{CONFIGURATION_FILE} sets {key}, which vLLM does not apply: train without it, "
+                f"{ADAPTER_CONFIG} sets {key}, which vLLM does not apply: train without it, "
                 "or merge the adapter into its base model",
             )
     require_harmless_keys("rank_pattern", configuration.rank_pattern or {})
@@ -191,7 +191,7 @@ def require_harmless_keys(option: str, pattern: Mapping[str, object]) -> None:
         if len(key) > LONGEST_KEY or loops > MOST_LOOPS or not HARMLESS_KEY.fullmatch(key):
             raise Refused(
                 RefusalReason.LAYOUT_NOT_SERVABLE,
-                f"{option} in {CONFIGURATION_FILE} has the key {quoted(key)}, which could keep "
+                f"{option} in {ADAPTER_CONFIG} has the key {quoted(key)}, which could keep "
                 "vLLM busy for ever: write names of modules, with at most two of .*, \\d+ and "
                 "(one|other)",
             )
@@ -202,6 +202,6 @@ def require_rank(configuration: Configuration, max_lora_rank: int) -> None:
     if rank > max_lora_rank:
         raise Refused(
             RefusalReason.RANK_TOO_LARGE,
-            f"{CONFIGURATION_FILE} has rank {rank} in r or rank_pattern, but the server is "
+            f"{ADAPTER_CONFIG} has rank {rank} in r or rank_pattern, but the server is "
             f"prepared for {max_lora_rank} at most: set server.maxLoraRank to {rank} or more",
         )

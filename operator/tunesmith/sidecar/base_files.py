@@ -6,8 +6,9 @@ import asyncio
 import logging
 from pathlib import Path
 
+from tunesmith.api.digests import base_model_digest, weight_files
 from tunesmith.api.serving_contract import DesiredAdapter, ServedBase
-from tunesmith.sidecar.base_model import BaseModel, BaseModelUnreadable, base_model_digest
+from tunesmith.sidecar.base_model import BaseModel, BaseModelUnreadable
 from tunesmith.sidecar.preflight import RefusalReason, Refused
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class BaseFiles:
 
     def _digest_of(self, folder: Path) -> str:
         """Reads all weights, once for each state of the files."""
-        files = sorted(folder.glob("*.safetensors"))
+        files = weight_files(folder)
         stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         signature = f"{folder} {stamps}"
         if signature not in self._digests:

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunesmith.sidecar.digests import files_digest
+from tunesmith.api.digests import MODEL_CONFIG, weight_files
 from tunesmith.sidecar.safetensors_file import SafetensorsError, Tensor, read_tensors
 
-CONFIGURATION_FILE = "config.json"
 LARGEST_CONFIGURATION_BYTES = 16 * 1024 * 1024
 FLOATING_TYPES = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 #: How quantised checkpoints name a layer's weights: bitsandbytes and plain, GPTQ and AWQ, the rest.
@@ -73,17 +72,8 @@ class BaseModel:
         return self.aliases.get(without_wrappers(module), module)
 
 
-def base_model_digest(folder: Path) -> str:
-    """The digest of a base model's configuration and weights. Raises OSError."""
-    return files_digest(folder, [CONFIGURATION_FILE, *(path.name for path in weight_files(folder))])
-
-
-def weight_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
 def read_configuration(folder: Path) -> dict[str, object]:
-    path = folder / CONFIGURATION_FILE
+    path = folder / MODEL_CONFIG
     try:
         if not path.is_file():
             raise BaseModelUnreadable(f"there is no file {path}: is this a model's folder?")

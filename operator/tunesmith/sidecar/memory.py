@@ -10,10 +10,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
+from tunesmith.api.digests import ADAPTER_FILES
 from tunesmith.api.serving_contract import DesiredAdapter
 from tunesmith.sidecar.start_file import write_whole
-
-EXAMINED_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 class Memory(BaseModel):
@@ -49,7 +48,7 @@ class Memory(BaseModel):
 def signature(adapter: DesiredAdapter, max_rank: int) -> str:
     """Changes when the files do, or what they are compared with."""
     parts = [adapter.path, adapter.digest, adapter.base_model_digest or "", str(max_rank)]
-    for name in EXAMINED_FILES:
+    for name in ADAPTER_FILES:
         try:
             found = (Path(adapter.path) / name).stat()
             parts.append(f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy
 
+from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
 from tunesmith.sidecar.adapter_configuration import (
-    CONFIGURATION_FILE,
     LARGEST_CONFIGURATION_BYTES,
     dora,
     read_configuration,
@@ -24,7 +24,6 @@ from tunesmith.sidecar.adapter_configuration import (
     too_large,
 )
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.digests import files_digest
 from tunesmith.sidecar.refusal import RefusalReason, Refused, quoted
 from tunesmith.sidecar.safetensors_file import (
     SafetensorsError,
@@ -35,7 +34,6 @@ from tunesmith.sidecar.safetensors_file import (
 
 __all__ = ["Expected", "Facts", "RefusalReason", "Refused", "examine"]
 
-WEIGHTS_FILE = "adapter_model.safetensors"
 #: These can run programs when they are loaded.
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth"}
 LARGEST_HEADER_BYTES = 32 * 1024 * 1024
@@ -102,7 +100,7 @@ def examine(adapter: Expected, base: BaseModel | None, max_lora_rank: int) -> Fa
     for module, pair in pairs.items():
         pair.require_rank(ranks[module])
     checked = [base is not None and shape_checked(pair, base) for pair in pairs.values()]
-    require_finite(folder / WEIGHTS_FILE, tensors)
+    require_finite(folder / ADAPTER_WEIGHTS, tensors)
     return Facts(
         rank=configuration.largest_rank,
         bytes=tensors[-1].end,
@@ -147,7 +145,7 @@ def resolved(path: Path, root: Path) -> Path:
 
 
 def require_files(folder: Path, root: Path) -> None:
-    configuration, weights_file = folder / CONFIGURATION_FILE, folder / WEIGHTS_FILE
+    configuration, weights_file = folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS
     if not weights_file.exists():
         require_no_pickles(folder)
     for path in (configuration, weights_file):
@@ -164,7 +162,7 @@ def require_no_pickles(folder: Path) -> None:
         raise Refused(
             RefusalReason.NOT_SAFETENSORS,
             f"{folder} has its weights in {quoted(pickles[0])}, a format that can carry programs: "
-            f"save them as {WEIGHTS_FILE} (PEFT's save_pretrained, safe_serialization=True)",
+            f"save them as {ADAPTER_WEIGHTS} (PEFT's save_pretrained, safe_serialization=True)",
         )
 
 
@@ -174,13 +172,13 @@ def weights_unreadable(problem: Exception) -> Refused:
         what = f"cannot be read: {problem.strerror or problem}"
     return Refused(
         RefusalReason.WEIGHTS_UNREADABLE,
-        f"{WEIGHTS_FILE} {what}; copy the adapter again from where it was trained",
+        f"{ADAPTER_WEIGHTS} {what}; copy the adapter again from where it was trained",
     )
 
 
 def weights(folder: Path) -> list[Tensor]:
     """The tensors of an adapter by their header alone."""
-    path = folder / WEIGHTS_FILE
+    path = folder / ADAPTER_WEIGHTS
     try:
         tensors = read_tensors(path, LARGEST_HEADER_BYTES)
     except (OSError, SafetensorsError) as error:
@@ -188,12 +186,12 @@ def weights(folder: Path) -> list[Tensor]:
     if not tensors:
         raise Refused(
             RefusalReason.NO_WEIGHTS,
-            f"{WEIGHTS_FILE} has no tensors: was the adapter saved before it was trained?",
+            f"{ADAPTER_WEIGHTS} has no tensors: was the adapter saved before it was trained?",
         )
     if tensors[-1].end > LARGEST_WEIGHTS_BYTES:
         raise Refused(
             RefusalReason.WEIGHTS_UNREADABLE,
-            f"{WEIGHTS_FILE} has {tensors[-1].end} bytes, more than the {LARGEST_WEIGHTS_BYTES} "
+            f"{ADAPTER_WEIGHTS} has {tensors[-1].end} bytes, more than the {LARGEST_WEIGHTS_BYTES} "
             "of any LoRA adapter: is it a whole model?",
         )
     return tensors
@@ -201,7 +199,7 @@ def weights(folder: Path) -> list[Tensor]:
 
 def require_digest(folder: Path, digest: str) -> None:
     try:
-        found = files_digest(folder, (CONFIGURATION_FILE, WEIGHTS_FILE))
+        found = adapter_digest(folder)
     except OSError as error:
         raise weights_unreadable(error) from error
     if found != digest:
@@ -225,14 +223,14 @@ class Pair:
             if len(tensor.shape) != 2:
                 raise Refused(
                     RefusalReason.WRONG_SHAPE,
-                    f"tensor {quoted(tensor.name)} of {WEIGHTS_FILE} has shape "
+                    f"tensor {quoted(tensor.name)} of {ADAPTER_WEIGHTS} has shape "
                     f"{list(tensor.shape)}, which is not that of a matrix",
                 )
             if tensor.shape[axis] != rank:
                 raise Refused(
                     RefusalReason.RANK_MISMATCH,
-                    f"tensor {quoted(tensor.name)} of {WEIGHTS_FILE} has rank "
-                    f"{tensor.shape[axis]}, but {CONFIGURATION_FILE} gives its module rank {rank}: "
+                    f"tensor {quoted(tensor.name)} of {ADAPTER_WEIGHTS} has rank "
+                    f"{tensor.shape[axis]}, but {ADAPTER_CONFIG} gives its module rank {rank}: "
                     "r and rank_pattern must be those of the training",
                 )
 
@@ -262,7 +260,7 @@ def require_known(tensor: Tensor) -> None:
     if tensor.name.endswith(".lora_B.bias"):
         raise Refused(
             RefusalReason.BIAS_NOT_SERVABLE,
-            f"{WEIGHTS_FILE} has the bias {name}: vLLM serves none; train with lora_bias off",
+            f"{ADAPTER_WEIGHTS} has the bias {name}: vLLM serves none; train with lora_bias off",
         )
     if (
         not tensor.name.startswith(NAME_PREFIX)
@@ -271,14 +269,14 @@ def require_known(tensor: Tensor) -> None:
     ):
         raise Refused(
             RefusalReason.UNKNOWN_MODULE,
-            f"{WEIGHTS_FILE} has a tensor {name}, where only {NAME_PREFIX}MODULE{FIRST_HALF} and "
-            f"{NAME_PREFIX}MODULE{SECOND_HALF} are served: save it with PEFT's save_pretrained "
+            f"{ADAPTER_WEIGHTS} has a tensor {name}, where only {NAME_PREFIX}MODULE{FIRST_HALF} "
+            f"and {NAME_PREFIX}MODULE{SECOND_HALF} are served: save it with PEFT's save_pretrained "
             "(save_embedding_layers=False), and train linear layers only",
         )
     if tensor.data_type not in FORMATS:
         raise Refused(
             RefusalReason.WRONG_DATA_TYPE,
-            f"tensor {name} of {WEIGHTS_FILE} has type {quoted(tensor.data_type)}: save the "
+            f"tensor {name} of {ADAPTER_WEIGHTS} has type {quoted(tensor.data_type)}: save the "
             f"adapter as one of {', '.join(FORMATS)}",
         )
 
@@ -289,7 +287,7 @@ def require_whole(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> 
             if module not in other:
                 raise Refused(
                     RefusalReason.HALF_PAIR,
-                    f"module {quoted(module)} of {WEIGHTS_FILE} has no {half}: save the adapter "
+                    f"module {quoted(module)} of {ADAPTER_WEIGHTS} has no {half}: save the adapter "
                     "again; on several devices, gather its parts first",
                 )
 
@@ -302,17 +300,18 @@ def shape_checked(pair: Pair, base: BaseModel) -> bool:
             return False
         raise Refused(
             RefusalReason.UNKNOWN_MODULE,
-            f"{WEIGHTS_FILE} is about module {quoted(pair.module)}, and the base model has no such "
-            "linear layer: deploy the adapter on the base model that it was trained on",
+            f"{ADAPTER_WEIGHTS} is about module {quoted(pair.module)}, and the base model has no "
+            "such linear layer: deploy the adapter on the base model that it was trained on",
         )
     out_features, in_features = shape
     for tensor, axis, expected in ((pair.first, 1, in_features), (pair.second, 0, out_features)):
         if tensor.shape[axis] != expected:
             raise Refused(
                 RefusalReason.WRONG_SHAPE,
-                f"tensor {quoted(tensor.name)} of {WEIGHTS_FILE} has shape {list(tensor.shape)}, "
-                f"but its layer of the base model is {out_features} x {in_features} (out x in): "
-                "deploy the adapter on the base model that it was trained on",
+                f"tensor {quoted(tensor.name)} of {ADAPTER_WEIGHTS} has shape "
+                f"{list(tensor.shape)}, but its layer of the base model is {out_features} x "
+                f"{in_features} (out x in): deploy the adapter on the base model that it was "
+                "trained on",
             )
     return True
 
@@ -325,8 +324,8 @@ def require_finite(path: Path, tensors: Iterable[Tensor]) -> None:
                 if any(not_finite(block, number_format) for block in blocks(file, tensor)):
                     raise Refused(
                         RefusalReason.NOT_FINITE,
-                        f"tensor {quoted(tensor.name)} of {WEIGHTS_FILE} has values that are NaN, "
-                        "infinite, or infinite in 16 bits: the training diverged; train again "
+                        f"tensor {quoted(tensor.name)} of {ADAPTER_WEIGHTS} has values that are "
+                        "NaN, infinite, or infinite in 16 bits: the training diverged; train again "
                         "with a lower learning rate",
                     )
     except (OSError, SafetensorsError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
-from tunesmith.api.serving_contract import PROXY_CONTROL_PORT, DesiredState, Route, Target, Traffic
+from tunesmith.api.serving_contract import PROXY_CONTROL_PORT, DesiredState, Target, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,8 @@ class ProxyState(BaseModel):
     """Which routing table the proxy has, and what it counted."""
 
     digest: str = ""
+    #: Unset where no key is asked for.
+    clients: int | None = None
     traffic: dict[str, Traffic] = {}
 
 
@@ -53,15 +55,6 @@ def routing_table(desired: DesiredState, ready: Iterable[str], *, complete: bool
     }
     text = json.dumps(table, sort_keys=True)
     return {"digest": hashlib.sha256(text.encode()).hexdigest()[:16], **table}
-
-
-def routes_of(table: dict[str, Any]) -> list[Route]:
-    """The names of a table that stand for others, for the report."""
-    return [
-        Route.model_validate({"name": name, "targets": targets})
-        for name, targets in table["routes"].items()
-        if [each["model"] for each in targets] != [name]
-    ]
 
 
 class Proxy:

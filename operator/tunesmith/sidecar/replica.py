@@ -33,7 +33,7 @@ from tunesmith.sidecar import probe
 from tunesmith.sidecar.base_files import BaseFiles
 from tunesmith.sidecar.memory import Memory, signature
 from tunesmith.sidecar.preflight import Expected, RefusalReason, Refused, examine
-from tunesmith.sidecar.proxy import Proxy, ProxyState, routes_of, routing_table
+from tunesmith.sidecar.proxy import Proxy, ProxyState, routing_table
 from tunesmith.sidecar.start_file import start_file, write_whole
 from tunesmith.sidecar.vllm import Vllm, VllmRefusedError
 
@@ -97,6 +97,7 @@ class Replica:
         self._base_answers: dict[str, dict[str, float]] = {}
         self._table: dict[str, object] = {}
         self._proxy: ProxyState | None = None
+        self._start_contents: tuple[str, list[DesiredAdapter]] | None = None
         self._examining = asyncio.Semaphore(EXAMINED_AT_ONCE)
         self._loading = asyncio.Semaphore(LOADED_AT_ONCE)
         self._proving = asyncio.Semaphore(PROVEN_AT_ONCE)
@@ -346,7 +347,10 @@ class Replica:
             if self._passed(each) and each.model not in self.setbacks
         ]
         server = (self.places.configuration / SERVER_FILE).read_text(encoding="utf-8")
-        write_whole(self.places.start, start_file(server, [] if self.memory.bare else good))
+        contents = server, [] if self.memory.bare else good
+        if contents != self._start_contents:  # writing YAML of 1,000 modules takes a while
+            write_whole(self.places.start, start_file(*contents))
+            self._start_contents = contents
 
     def _waits_for_base(self) -> bool:
         """Nothing can be compared with a base that is not there: vLLM starts without adapters,
@@ -397,7 +401,7 @@ class Replica:
             base=self.desired.base.name if self.desired else "",
             adapters=[self._told(each) for each in adapters],
             leaving=self.leaving() if self.desired else [],
-            routes=routes_of(self._table) if self._table else [],
+            clients=self._proxy.clients if self._proxy else None,
             traffic=self._traffic(),
         )
 

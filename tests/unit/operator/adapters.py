@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy
 import pytest
+from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_FILES, ADAPTER_WEIGHTS, files_digest
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.digests import files_digest
-from tunesmith.sidecar.preflight import WEIGHTS_FILE, Expected, RefusalReason, Refused, examine
-from tunesmith_trainer.artifact import ADAPTER_CONFIG, ADAPTER_FILES
+from tunesmith.sidecar.preflight import Expected, RefusalReason, Refused, examine
 
 HIDDEN, INTERMEDIATE, HEADS, KEY_VALUE_HEADS, VOCABULARY = 8, 12, 4, 2, 10
 SHAPES = {
@@ -117,7 +116,7 @@ class Adapter:
     def expected(self) -> Expected:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / ADAPTER_CONFIG).write_text(json.dumps(self.configuration))
-        (self.folder / WEIGHTS_FILE).write_bytes(safetensors(self.tensors))
+        (self.folder / ADAPTER_WEIGHTS).write_bytes(safetensors(self.tensors))
         return self.named()
 
     def named(self) -> Expected:

@@ -271,3 +271,18 @@ def test_a_name_that_is_taken_is_said() -> None:
     found = condition(status, "Ready")
     assert found.reason == "NameTaken"
     assert "Service named serving-vllm" in found.message
+
+
+def test_keys_that_nobody_has_are_warned_about() -> None:
+    world = settled(ready_job("triage", 1), access={"secretRef": {"name": "keys"}})
+    for clients, warned in ((0, ["NoClients"]), (2, [])):
+        report = world.replicas[0].report
+        assert report is not None
+        said = report.model_copy(update={"clients": clients})
+        world.replicas = [replace(world.replicas[0], report=said)]
+        warnings = [
+            each.reason
+            for each in world.step().conditions
+            if each.type == "Warning" and each.status == "True"
+        ]
+        assert warnings == warned

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
-from tunesmith.sidecar.base_model import BaseModel, BaseModelUnreadable, base_model_digest
-from tunesmith_trainer import artifact
+from tunesmith.sidecar.base_model import BaseModel, BaseModelUnreadable
 
 from tests.unit.operator.adapters import (
     BASE_CONFIGURATION,
@@ -145,12 +144,6 @@ def test_giant_files_are_not_loaded(tmp_path: Path) -> None:
     os.truncate(tmp_path / "config.json", 10 * 1024**3)
     with pytest.raises(BaseModelUnreadable, match="larger than"):
         BaseModel.read(tmp_path)
-
-
-def test_the_digest_is_the_trainers(tmp_path: Path) -> None:
-    write_base(tmp_path)
-    (tmp_path / "another.safetensors").write_bytes(safetensors(base_tensors([7])))
-    assert base_model_digest(tmp_path) == artifact.base_model_digest(tmp_path)
 
 
 def test_files_written_by_hand_here_are_what_safetensors_reads(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_FILES, ADAPTER_WEIGHTS
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.preflight import WEIGHTS_FILE, RefusalReason, Refused, examine
-from tunesmith_trainer.artifact import ADAPTER_CONFIG, ADAPTER_FILES
+from tunesmith.sidecar.preflight import RefusalReason, Refused, examine
 
 from tests.unit.operator.adapters import (
     Adapter,
@@ -35,10 +35,10 @@ def test_a_giant_of_nothing_is_refused_at_once(adapter: Adapter, header: bool) -
     """Also behind a good header."""
     expected = adapter.expected()
     if not header:
-        os.truncate(adapter.folder / WEIGHTS_FILE, 0)
-    os.truncate(adapter.folder / WEIGHTS_FILE, 10 * 1024**3)
+        os.truncate(adapter.folder / ADAPTER_WEIGHTS, 0)
+    os.truncate(adapter.folder / ADAPTER_WEIGHTS, 10 * 1024**3)
     with quick_and_small():
-        refused(expected, RefusalReason.WEIGHTS_UNREADABLE, WEIGHTS_FILE)
+        refused(expected, RefusalReason.WEIGHTS_UNREADABLE, ADAPTER_WEIGHTS)
 
 
 def test_a_whole_model_is_refused_before_it_is_read(adapter: Adapter) -> None:
@@ -46,8 +46,8 @@ def test_a_whole_model_is_refused_before_it_is_read(adapter: Adapter) -> None:
     size = 100 * 1024**3
     header = {"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
     content = with_header(json.dumps(header).encode())
-    (adapter.folder / WEIGHTS_FILE).write_bytes(content)
-    os.truncate(adapter.folder / WEIGHTS_FILE, len(content) + size)
+    (adapter.folder / ADAPTER_WEIGHTS).write_bytes(content)
+    os.truncate(adapter.folder / ADAPTER_WEIGHTS, len(content) + size)
     with quick_and_small():
         refused(expected, RefusalReason.WEIGHTS_UNREADABLE, "whole model")
 
@@ -62,7 +62,7 @@ def test_a_giant_configuration_is_refused_at_once(adapter: Adapter) -> None:
 def test_a_header_of_many_tensors_is_read_in_bounded_time(adapter: Adapter) -> None:
     adapter.expected()
     tensors = {f"t{number}": Stored((0,)) for number in range(5_000)}
-    (adapter.folder / WEIGHTS_FILE).write_bytes(safetensors(tensors))
+    (adapter.folder / ADAPTER_WEIGHTS).write_bytes(safetensors(tensors))
     expected = adapter.named()
     with quick_and_small():
         refused(expected, RefusalReason.UNKNOWN_MODULE)
@@ -154,7 +154,7 @@ def test_strange_headers_only_ever_lead_to_a_refusal(
     adapter, base = spoilable
     adapter.expected()
     content = with_header(json.dumps(header).encode(), bytes(64))
-    (adapter.folder / WEIGHTS_FILE).write_bytes(content)
+    (adapter.folder / ADAPTER_WEIGHTS).write_bytes(content)
     with pytest.raises(Refused) as caught:
         examine(adapter.named(), base, 16)
     assert caught.value.message.isprintable()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tunesmith.api.digests import ADAPTER_CONFIG
 from tunesmith.sidecar.base_model import BaseModel
 from tunesmith.sidecar.preflight import RefusalReason, examine
-from tunesmith_trainer.artifact import ADAPTER_CONFIG
 
 from tests.unit.operator.adapters import DOWN, Adapter, Q, Stored, pair, refused
 

@@ -8,9 +8,9 @@ import struct
 from pathlib import Path
 
 import pytest
+from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.preflight import WEIGHTS_FILE, Expected, RefusalReason, Refused, examine
-from tunesmith_trainer.artifact import ADAPTER_CONFIG, adapter_digest
+from tunesmith.sidecar.preflight import Expected, RefusalReason, Refused, examine
 
 from tests.unit.operator.adapters import Adapter, refused, with_header
 
@@ -46,14 +46,14 @@ def test_a_file_is_no_adapter(tmp_path: Path) -> None:
     refused(Expected(tmp_path / "file", "", tmp_path), RefusalReason.NOT_FOUND, "no folder")
 
 
-@pytest.mark.parametrize("missing", [ADAPTER_CONFIG, WEIGHTS_FILE])
+@pytest.mark.parametrize("missing", [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
 def test_missing_files_are_named(adapter: Adapter, missing: str) -> None:
     expected = adapter.expected()
     (adapter.folder / missing).unlink()
     refused(expected, RefusalReason.NOT_FOUND, missing)
 
 
-@pytest.mark.parametrize("special", [ADAPTER_CONFIG, WEIGHTS_FILE])
+@pytest.mark.parametrize("special", [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
 def test_a_pipe_is_not_opened(adapter: Adapter, special: str) -> None:
     expected = adapter.expected()
     (adapter.folder / special).unlink()
@@ -80,7 +80,7 @@ def test_a_link_does_not_lead_outside(adapter: Adapter, tmp_path: Path) -> None:
     refused(moved, RefusalReason.OUTSIDE_ITS_VOLUME, "claim-2")
 
 
-@pytest.mark.parametrize("name", [ADAPTER_CONFIG, WEIGHTS_FILE])
+@pytest.mark.parametrize("name", [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
 def test_a_files_link_does_not_lead_outside(adapter: Adapter, tmp_path: Path, name: str) -> None:
     expected = adapter.expected()
     (adapter.folder / name).rename(tmp_path / name)
@@ -91,17 +91,11 @@ def test_a_files_link_does_not_lead_outside(adapter: Adapter, tmp_path: Path, na
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt", "weights.pth"])
 def test_weights_that_can_carry_programs_are_refused(adapter: Adapter, name: str) -> None:
     expected = adapter.expected()
-    (adapter.folder / WEIGHTS_FILE).rename(adapter.folder / name)
+    (adapter.folder / ADAPTER_WEIGHTS).rename(adapter.folder / name)
     refused(expected, RefusalReason.NOT_SAFETENSORS, name, "save_pretrained")
 
 
 # What it holds
-
-
-def test_the_digest_is_the_trainers(adapter: Adapter, base: BaseModel) -> None:
-    adapter.expected()
-    digest = adapter_digest(adapter.folder)
-    assert examine(Expected(adapter.folder, digest, adapter.root), base, 16)
 
 
 def test_a_changed_file_is_refused(adapter: Adapter) -> None:
@@ -163,11 +157,11 @@ def two(first: list[int], second: list[int]) -> bytes:
 )
 def test_weights_that_cannot_be_read_are_refused(adapter: Adapter, content: bytes) -> None:
     adapter.expected()
-    (adapter.folder / WEIGHTS_FILE).write_bytes(content)
-    refused(adapter.named(), RefusalReason.WEIGHTS_UNREADABLE, WEIGHTS_FILE)
+    (adapter.folder / ADAPTER_WEIGHTS).write_bytes(content)
+    refused(adapter.named(), RefusalReason.WEIGHTS_UNREADABLE, ADAPTER_WEIGHTS)
 
 
 def test_a_copy_that_was_cut_short_is_refused_as_such(adapter: Adapter) -> None:
     expected = adapter.expected()
-    os.truncate(adapter.folder / WEIGHTS_FILE, 900)
+    os.truncate(adapter.folder / ADAPTER_WEIGHTS, 900)
     refused(expected, RefusalReason.WEIGHTS_UNREADABLE, "cut short", "copy the adapter again")

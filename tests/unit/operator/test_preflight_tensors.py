@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import load_file, save_file
+from tunesmith.api.digests import ADAPTER_WEIGHTS
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.preflight import WEIGHTS_FILE, Facts, RefusalReason, examine
+from tunesmith.sidecar.preflight import Facts, RefusalReason, examine
 
 from tests.unit.operator.adapters import (
     DOWN,
@@ -34,13 +35,13 @@ NOT_A_NUMBER = {"F32": struct.pack("<f", float("nan")), "F16": b"\x01\x7c", "BF1
 def test_a_good_adapter_passes(adapter: Adapter, base: BaseModel, data_type: str) -> None:
     adapter.tensors = pair(Q, data_type=data_type) | pair(DOWN, data_type=data_type)
     expected = adapter.expected()
-    size = (adapter.folder / WEIGHTS_FILE).stat().st_size
+    size = (adapter.folder / ADAPTER_WEIGHTS).stat().st_size
     assert examine(expected, base, 4) == Facts(4, size, 4, shapes_checked=True)
 
 
 def test_an_adapter_that_safetensors_wrote_passes(adapter: Adapter, base: BaseModel) -> None:
     adapter.expected()
-    path = adapter.folder / WEIGHTS_FILE
+    path = adapter.folder / ADAPTER_WEIGHTS
     save_file(load_file(path), path, metadata={"format": "pt"})
     assert examine(adapter.named(), base, 4).tensors == 4
 
@@ -136,7 +137,7 @@ def test_half_a_pair_is_refused(adapter: Adapter, gone: str, word: str) -> None:
 
 def test_no_weights_are_refused(adapter: Adapter) -> None:
     adapter.tensors = {}
-    refused(adapter.expected(), RefusalReason.NO_WEIGHTS, WEIGHTS_FILE)
+    refused(adapter.expected(), RefusalReason.NO_WEIGHTS, ADAPTER_WEIGHTS)
 
 
 @pytest.mark.parametrize("data_type", ["F64", "I8", "F8_E4M3"])

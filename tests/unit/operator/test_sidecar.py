@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 import pytest
+from tunesmith.api.digests import base_model_digest
 from tunesmith.api.serving_contract import Traffic
 from tunesmith.sidecar import replica as replica_module
-from tunesmith.sidecar.base_model import base_model_digest
 from tunesmith.sidecar.main import BUSY_SECONDS, keep_in_step
 from tunesmith.sidecar.preflight import Facts, examine
 from tunesmith.sidecar.replica import AGAIN_SECONDS

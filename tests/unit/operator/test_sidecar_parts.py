@@ -25,7 +25,7 @@ from tunesmith.api.serving_contract import (
 from tunesmith.sidecar.memory import Memory, signature
 from tunesmith.sidecar.metrics import exposition
 from tunesmith.sidecar.probe import GENERAL_PROMPTS, LONGEST_PROMPT, difference, prompts
-from tunesmith.sidecar.proxy import routes_of, routing_table
+from tunesmith.sidecar.proxy import routing_table
 from tunesmith.sidecar.start_file import start_file, write_whole
 
 Answer = dict[str, float]
@@ -166,10 +166,6 @@ def test_the_digest_changes_with_the_table_alone() -> None:
     ]
     assert one == same
     assert len({each["digest"] for each in (one, *others)}) == 4
-
-
-def test_names_that_stand_for_others_are_reported() -> None:
-    assert routes_of(routing_table(desired(SPLIT), ["t@1", "t@2"], complete=True)) == [SPLIT]
 
 
 # The start file

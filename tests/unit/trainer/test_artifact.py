@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tunesmith.api import digests
 from tunesmith.api.finetunejob import Artifact, DatasetReceipt, Progress, TrainingPhase
 from tunesmith.api.trainer_contract import Reason, TrainingOutcome
 from tunesmith_trainer import artifact
@@ -19,9 +20,9 @@ BASE = "sha256:" + "2" * 64
 
 def writing(weights: bytes, **others: str) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
-        (folder / artifact.ADAPTER_WEIGHTS).write_bytes(weights)
-        (folder / artifact.ADAPTER_WEIGHTS).chmod(0o600)
-        (folder / artifact.ADAPTER_CONFIG).write_text("{}")
+        (folder / digests.ADAPTER_WEIGHTS).write_bytes(weights)
+        (folder / digests.ADAPTER_WEIGHTS).chmod(0o600)
+        (folder / digests.ADAPTER_CONFIG).write_text("{}")
         for name, text in others.items():
             (folder / name).write_text(text)
 
@@ -82,7 +83,7 @@ def test_servers_that_run_as_other_users_can_read_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("interruption", [RuntimeError("disk gone"), Preempted()])
 def test_an_interruption_leaves_nothing(tmp_path: Path, interruption: BaseException) -> None:
     def write_half(folder: Path) -> None:
-        (folder / artifact.ADAPTER_WEIGHTS).write_bytes(b"half")
+        (folder / digests.ADAPTER_WEIGHTS).write_bytes(b"half")
         raise interruption
 
     with pytest.raises(type(interruption)):
@@ -106,7 +107,7 @@ def test_a_finished_plan_is_recalled(tmp_path: Path) -> None:
 def test_a_result_is_forgotten_when_its_files_have_changed(tmp_path: Path) -> None:
     outcome = remembered(tmp_path)
     folder = tmp_path / outcome.artifact.uri.rsplit("/", 1)[-1]
-    (folder / artifact.ADAPTER_WEIGHTS).write_bytes(b"tampered")
+    (folder / digests.ADAPTER_WEIGHTS).write_bytes(b"tampered")
     assert artifact.recall(tmp_path, PLAN, receipt(), BASE) is None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tunesmith.api import digests
 from tunesmith.api.trainer_contract import (
     HELD_OUT_FILE,
     PLAN_READER,
@@ -89,9 +90,9 @@ def merge_plan(base: Path, adapter: Path, folder: Path, **changes: Any) -> Merge
         "kind": "Merge",
         "owner": "team/deployment",
         "baseModel": {"uri": BASE_URI, "path": str(base)},
-        "baseModelDigest": artifact.base_model_digest(base),
+        "baseModelDigest": digests.base_model_digest(base),
         "adapter": {"uri": "pvc://adapters/team/job", "path": str(adapter)},
-        "adapterDigest": artifact.adapter_digest(adapter),
+        "adapterDigest": digests.adapter_digest(adapter),
         "output": {"uri": URI, "path": str(folder / "merged")},
         **changes,
     }
@@ -115,7 +116,7 @@ def test_a_merged_model_answers_as_base_and_adapter(
     difference = float((logits(found.float()) - expected).abs().max())
     assert difference < (1e-3 if dtype == "float32" else effect / 10)
     assert outcome.largest_difference <= outcome.tolerance < effect / 3
-    assert outcome.digest == artifact.base_model_digest(folder)
+    assert outcome.digest == digests.base_model_digest(folder)
 
 
 def unmerged(adapted: Any) -> Any:
@@ -174,7 +175,7 @@ def test_what_is_published_is_what_was_verified(
 
     def damage(model: Any, base_folder: Path, folder: Path) -> None:
         write_model(model, base_folder, folder)
-        (path,) = artifact.weight_files(folder)
+        (path,) = digests.weight_files(folder)
         weights = load_file(path)
         weights["model.layers.0.mlp.up_proj.weight"][:8] = 0
         save_file(weights, path, metadata={"format": "pt"})
@@ -242,11 +243,11 @@ def test_a_damaged_or_outdated_result_is_replaced(
 ) -> None:
     plan = merge_plan(tiny_model, adapters["LoRA"], tmp_path)
     first = merge(plan)
-    (weights,) = artifact.weight_files(tmp_path / "merged")
+    (weights,) = digests.weight_files(tmp_path / "merged")
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
     assert merge(plan) == first
     second = merge(merge_plan(tiny_model, adapters["DoRA"], tmp_path))
-    assert second.digest == artifact.base_model_digest(tmp_path / "merged") != first.digest
+    assert second.digest == digests.base_model_digest(tmp_path / "merged") != first.digest
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
 
 
@@ -348,4 +349,4 @@ def test_the_process_says_how_it_went(
     assert main([*arguments, "--termination", str(tmp_path / "end")]) == ExitCode.SUCCEEDED
     message = TerminationMessage.model_validate_json((tmp_path / "end").read_bytes())
     assert message.merge is not None
-    assert message.merge.digest == artifact.base_model_digest(tmp_path / "merged")
+    assert message.merge.digest == digests.base_model_digest(tmp_path / "merged")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tunesmith.api.digests import adapter_digest
 from tunesmith.api.trainer_contract import PlannedSource, Reason, RemovalPlan
-from tunesmith_trainer.artifact import adapter_digest
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.removal import remove
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tunesmith.api import digests
 from tunesmith.api.evalrun import EvaluationPhase, Metric
 from tunesmith.api.finetunejob import TrainingPhase
 from tunesmith.api.trainer_contract import (
@@ -139,7 +140,7 @@ def test_training_reports_what_it_did(trained: Trained) -> None:
 
 
 def test_the_artifact_names_its_base_by_uri(trained: Trained) -> None:
-    config = json.loads((trained.folder / artifact.ADAPTER_CONFIG).read_text())
+    config = json.loads((trained.folder / digests.ADAPTER_CONFIG).read_text())
     assert config["base_model_name_or_path"] == BASE_URI
     assert config["target_modules"] == sorted(trained.plan.lora.target_modules)
     for name in ("tokenizer.json", "chat_template.jinja", artifact.LINEAGE_FILE):
@@ -193,12 +194,12 @@ def test_an_adapter_of_zeros_is_found_out(trained: Trained, tmp_path: Path) -> N
 
     folder = tmp_path / "zeros"
     shutil.copytree(trained.folder, folder)
-    weights = folder / artifact.ADAPTER_WEIGHTS
+    weights = folder / digests.ADAPTER_WEIGHTS
     save_file({name: tensor * 0 for name, tensor in load_file(weights).items()}, weights)
     plan = evaluation_plan(
         trained,
         adapter={"uri": "pvc://adapters/zeros", "path": str(folder)},
-        adapterDigest=artifact.adapter_digest(folder),
+        adapterDigest=digests.adapter_digest(folder),
     )
     with pytest.raises(TrainerError, match="pvc://adapters/zeros changes nothing") as raised:
         evaluate(plan, ProgressBoard())

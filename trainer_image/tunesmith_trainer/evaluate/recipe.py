@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 
+from tunesmith.api import digests
 from tunesmith.api.evalrun import EvaluationPhase, SuiteResult
 from tunesmith.api.trainer_contract import (
     EvaluationOutcome,
     EvaluationPlan,
     PlannedSource,
-    Reason,
 )
 
 from tunesmith_trainer import artifact, machine, sources
@@ -19,7 +18,6 @@ from tunesmith_trainer.data.chat import load_chat_format
 from tunesmith_trainer.evaluate import metrics
 from tunesmith_trainer.evaluate.items import SuiteItems, read_suite, require_room
 from tunesmith_trainer.evaluate.statistics import compare
-from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.progress import ProgressBoard
 
 log = logging.getLogger(__name__)
@@ -29,11 +27,11 @@ def evaluate(plan: EvaluationPlan, board: ProgressBoard) -> EvaluationOutcome:
     """Ask both sides the same questions and compare the answers."""
     board.evaluation(phase=EvaluationPhase.LOADING)
     suites = [read_suite(planned) for planned in plan.suites]
-    adapter_folder = verified_adapter(plan)
+    adapter_folder = sources.adapter_folder(plan.adapter, plan.adapter_digest)
     if plan.output is not None:
         artifact.require_writable(sources.mounted(plan.output), plan.output.uri)
     base_folder = sources.model_folder(plan.base_model)
-    base_model_digest = artifact.base_model_digest(base_folder)
+    base_model_digest = digests.base_model_digest(base_folder)
     chat = load_chat_format(base_folder, plan.base_model.uri)
 
     from tunesmith_trainer.evaluate import sides
@@ -91,27 +89,6 @@ class AnswerCounter:
             items_total=self._total,
             percent=100 * self._done // self._total,
         )
-
-
-def verified_adapter(plan: EvaluationPlan) -> Path:
-    """The adapter's folder. Raises TrainerError unless it holds what the plan says."""
-    folder = sources.mounted(plan.adapter)
-    try:
-        found = artifact.adapter_digest(folder)
-    except OSError as error:
-        raise TrainerError(
-            Reason.ADAPTER_NOT_FOUND,
-            f"{plan.adapter.uri} holds no adapter: looked for "
-            f"{' and '.join(artifact.ADAPTER_FILES)} and found {sources.listed(folder)}",
-        ) from error
-    if found != plan.adapter_digest:
-        raise TrainerError(
-            Reason.ADAPTER_CHANGED,
-            f"{plan.adapter.uri} holds an adapter with digest {found}, not "
-            f"{plan.adapter_digest}: it was changed after it was published. Train it again, or "
-            "start a new run for the new digest",
-        )
-    return folder
 
 
 def judge(

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunesmith.api import digests
 from tunesmith.api.objects import DatasetFormat
 from tunesmith.api.schema import ApiModel
 from tunesmith.api.trainer_contract import HELD_OUT_FILE, MergeOutcome, MergePlan, Reason
@@ -78,7 +79,7 @@ class MergeRecord(ApiModel):
 
 def merge(plan: MergePlan) -> MergeOutcome:
     """Merge, or report what an earlier attempt at the same has already merged."""
-    adapter_folder = verified_adapter(plan)
+    adapter_folder = sources.adapter_folder(plan.adapter, plan.adapter_digest)
     base_folder = sources.model_folder(plan.base_model)
     base_model = verified_base_model(plan, base_folder)
     output = sources.mounted(plan.output)
@@ -114,7 +115,7 @@ def merge(plan: MergePlan) -> MergeOutcome:
             base_model=base_model,
             adapter_uri=plan.adapter.uri,
             adapter_digest=plan.adapter_digest,
-            digest=artifact.base_model_digest(staging),
+            digest=digests.base_model_digest(staging),
             dtype=dtype,
             prompts=len(prompts),
             largest_difference=comparison.largest_difference,
@@ -143,30 +144,9 @@ def outcome_of(plan: MergePlan, record: MergeRecord) -> MergeOutcome:
     )
 
 
-def verified_adapter(plan: MergePlan) -> Path:
-    """The adapter's folder. Raises TrainerError unless it holds what the plan says."""
-    folder = sources.mounted(plan.adapter)
-    try:
-        found = artifact.adapter_digest(folder)
-    except OSError as error:
-        raise TrainerError(
-            Reason.ADAPTER_NOT_FOUND,
-            f"{plan.adapter.uri} holds no adapter: looked for "
-            f"{' and '.join(artifact.ADAPTER_FILES)} and found {sources.listed(folder)}",
-        ) from error
-    if found != plan.adapter_digest:
-        raise TrainerError(
-            Reason.ADAPTER_CHANGED,
-            f"{plan.adapter.uri} holds an adapter with digest {found}, not "
-            f"{plan.adapter_digest}: it was changed after it was published. Train it again, or "
-            "name the new digest",
-        )
-    return folder
-
-
 def verified_base_model(plan: MergePlan, folder: Path) -> BaseModelLineage:
     """What the base model is. Raises TrainerError if the plan says otherwise."""
-    found = artifact.base_model_digest(folder)
+    found = digests.base_model_digest(folder)
     if plan.base_model_digest not in (None, found):
         raise TrainerError(
             Reason.BASE_MODEL_CHANGED,
@@ -184,7 +164,7 @@ def recall(plan: MergePlan, output: Path, base_model_digest: str) -> MergeOutcom
         unchanged = (
             record.adapter_digest == plan.adapter_digest
             and record.base_model.digest == base_model_digest
-            and artifact.base_model_digest(output) == record.digest
+            and digests.base_model_digest(output) == record.digest
         )
     except (OSError, ValueError):
         return None
@@ -201,7 +181,7 @@ def require_place(plan: MergePlan, output: Path, base_folder: Path) -> None:
                 f"({sources.listed(output)}): name another folder, or empty this one",
             )
     artifact.require_writable(output.parent, plan.output.uri)
-    needed = sum(path.stat().st_size for path in artifact.weight_files(base_folder))
+    needed = sum(path.stat().st_size for path in digests.weight_files(base_folder))
     free = shutil.disk_usage(output.parent).free
     if free < needed:
         raise TrainerError(
@@ -217,7 +197,7 @@ def own_type(folder: Path, uri: str) -> str:
 
     config = json.loads((folder / CONFIG).read_bytes())
     nested = config.get("text_config") or {}
-    stored = next(iter(sorted(artifact.weight_files(folder))))
+    stored = next(iter(sorted(digests.weight_files(folder))))
     with safe_open(stored, framework="pt") as weights:
         first = str(weights.get_slice(weights.keys()[0]).get_dtype())
     short = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}.get(first, first)

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from tunesmith.api.finetunejob import Lora
 from tunesmith.api.trainer_contract import Reason
 
-from tunesmith_trainer.artifact import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from tunesmith_trainer.failure import TrainerError
 
 if TYPE_CHECKING:

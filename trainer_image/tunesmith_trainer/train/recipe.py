@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from tunesmith.api import digests
 from tunesmith.api.finetunejob import Artifact, TrainingPhase
 from tunesmith.api.trainer_contract import (
     HELD_OUT_FILE,
@@ -100,7 +101,7 @@ def prepare_data(plan: TrainingPlan, board: ProgressBoard) -> Split:
 
 def identify_base_model(plan: TrainingPlan, folder: Path) -> BaseModelLineage:
     began = time.monotonic()
-    digest = artifact.base_model_digest(folder)
+    digest = digests.base_model_digest(folder)
     log.info("base model %s, read in %.1f s", digest, time.monotonic() - began)
     return BaseModelLineage(uri=plan.base_model.uri, digest=digest, revision=hub_revision(folder))
 

@@ -153,6 +153,15 @@ local clients_by_key = kept_for(SECONDS_BETWEEN_LOOKS_AT_KEYS, function()
   return clients
 end)
 
+-- nil where everybody may ask.
+local function count_of_clients()
+  local clients, number = clients_by_key(), 0
+  for _ in pairs(clients or {}) do
+    number = number + 1
+  end
+  return clients and number
+end
+
 -- Who asks; nil where everybody may ask.
 local function asking_client()
   local clients = clients_by_key()
@@ -392,7 +401,11 @@ function route.state()
     models[model][what] = traffic:get(key)
   end
   local routes = current_routes()
-  send(200, cjson.encode { digest = routes and routes.digest or "", traffic = models })
+  send(200, cjson.encode {
+    digest = routes and routes.digest or "",
+    clients = count_of_clients(),
+    traffic = models,
+  })
 end
 
 -- The model's name in a body -----------------------------------------------------------------
