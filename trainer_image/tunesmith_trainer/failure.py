@@ -16,6 +16,8 @@ from tunesmith.api.trainer_contract import FAILURE_CLASSES, ExitCode, Reason, Re
 #: Reasons that are nobody's mistake in the spec or the data, so that a retry may help.
 CLASS_OF_REASON: dict[Reason, FailureClass] = {
     Reason.HUB_UNREACHABLE: FailureClass.DATA_UNREACHABLE,
+    Reason.JUDGE_UNREACHABLE: FailureClass.DATA_UNREACHABLE,
+    Reason.BENCHMARK_DATA_MISSING: FailureClass.DATA_UNREACHABLE,
     Reason.OUTPUT_NOT_WRITABLE: FailureClass.DATA_UNREACHABLE,
     Reason.OUT_OF_MEMORY: FailureClass.OUT_OF_MEMORY,
     Reason.PREEMPTED: FailureClass.PREEMPTED,

@@ -2,6 +2,7 @@
 
     python -m tunesmith_trainer                      in a pod
     python -m tunesmith_trainer --plan plan.json --termination end.json
+    python -m tunesmith_trainer fetch-tasks --task mmlu --output FOLDER
 
 The exit code and one JSON line (the termination message) say how it ended.
 """
@@ -34,11 +35,15 @@ from tunesmith_trainer.progress import ProgressBoard, serve_progress
 
 log = logging.getLogger("tunesmith_trainer")
 
+FETCH_TASKS = "fetch-tasks"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     start_logging()
     prepare_environment()
+    if options.command == FETCH_TASKS:
+        return fetch_tasks(options)
     try:
         preempt_on_sigterm()
         board = ProgressBoard()
@@ -75,6 +80,18 @@ def carry_out(plan: AnyPlan, board: ProgressBoard) -> TerminationMessage:
             return TerminationMessage(removal=remove(plan))
 
 
+def fetch_tasks(options: argparse.Namespace) -> int:
+    """Put the data of a benchmark into a folder, for evaluations without a network."""
+    from tunesmith_trainer.benchmarks.fetch import fetch
+
+    try:
+        preempt_on_sigterm()
+        fetch(options.task, options.output, options.source)
+    except (Exception, Preempted) as error:
+        return int(ended(error)[1])
+    return int(ExitCode.SUCCEEDED)
+
+
 def ended(error: BaseException) -> tuple[TerminationMessage, ExitCode]:
     failure = failure_from(error)
     code = exit_code_of(failure)
@@ -102,6 +119,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="where the last word goes, one JSON line",
     )
     parser.add_argument("--port", type=int, default=PROGRESS_PORT, help="port of the progress")
+    commands = parser.add_subparsers(dest="command", metavar=f"[{FETCH_TASKS}]")
+    fetching = commands.add_parser(FETCH_TASKS, help="fetch the data of a benchmark")
+    fetching.add_argument("--task", required=True, help="task or group of lm-evaluation-harness")
+    fetching.add_argument("--output", type=Path, required=True, help="folder to fill")
+    fetching.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        help="folder of copied hub repositories, <organisation>/<name>; without it, the hub",
+    )
     return parser.parse_args(arguments)
 
 

@@ -7,15 +7,16 @@ from typing import Any
 
 from pydantic import Field
 
-from tunesmith.api.locations import CONFIG_MAP_PATTERN, PVC_FOLDER_PATTERN, PVC_PATTERN
+from tunesmith.api.evaluation_suite import DIGEST_RULE, Gate, Metric, Suite
+from tunesmith.api.locations import PVC_FOLDER_PATTERN, PVC_PATTERN
 from tunesmith.api.objects import (
     NO_PARENT,
     ONE_GPU,
     AttemptStatus,
     Condition,
-    DatasetFormat,
     Digest,
     ModelSource,
+    Name,
     ObjectMeta,
     PodTemplate,
     Resources,
@@ -23,114 +24,56 @@ from tunesmith.api.objects import (
     Uri,
 )
 from tunesmith.api.schema import ApiModel, between, rule, rules
+from tunesmith.api.verdict import ConfidenceInterval, Verdict
 
 MAXIMUM_NAME_LENGTH = 52
-DIGEST_RULE = rule(
-    "self.matches('^sha256:[0-9a-f]{64}$')",
-    "a digest must be sha256: and 64 hexadecimal digits, as status.artifact.digest shows it",
-)
-
-
-class Metric(StrEnum):
-    """The closed list of metrics. All are reported in points from 0 to 100."""
-
-    AUTO = "Auto"
-    EXACT_MATCH = "ExactMatch"
-    ACCURACY = "Accuracy"
-    TOKEN_F1 = "TokenF1"
-    JSON_FIELD_F1 = "JsonFieldF1"
-
-
-class Verdict(StrEnum):
-    PASSED = "Passed"
-    FAILED = "Failed"
-    INCONCLUSIVE = "Inconclusive"
+#: Their results have to fit into a termination message.
+MAXIMUM_SUITES = 6
 
 
 class AdapterSource(ApiModel):
-    """An adapter in PEFT's format, named by what it contains."""
+    """An adapter in PEFT's format: of a FineTuneJob, or named by what it contains."""
 
-    uri: Uri = Field(
+    job: Name | None = Field(
+        default=None,
+        description="FineTuneJob of this namespace. The run waits until it has trained.",
+    )
+    uri: Uri | None = Field(
+        default=None,
         description="Folder of the adapter: pvc://CLAIM/FOLDER.",
         json_schema_extra=rules(
             rule(f"self.matches('{PVC_PATTERN}')", "adapter.uri must be pvc://CLAIM/FOLDER"),
             NO_PARENT,
         ),
     )
-    digest: Digest = Field(
+    digest: Digest | None = Field(
+        default=None,
         description="sha256 over the adapter's files. The run fails if the folder holds another.",
         json_schema_extra=rules(DIGEST_RULE),
     )
 
+    cel_rules = (
+        rule(
+            "has(self.job) ? !has(self.uri) && !has(self.digest) : "
+            "has(self.uri) && has(self.digest)",
+            "adapter needs either job, the name of a FineTuneJob, or uri and digest",
+        ),
+    )
 
-class EvaluationDataset(ApiModel):
-    """Questions with their expected answers, as JSON Lines."""
+
+class MergedModelSource(ApiModel):
+    """A base model with an adapter merged into its weights."""
 
     uri: Uri = Field(
-        description="Where the file is: pvc://CLAIM/PATH or configmap://NAME/KEY.",
+        description="Folder of the model: pvc://CLAIM/FOLDER.",
         json_schema_extra=rules(
-            rule(
-                f"self.matches('{PVC_PATTERN}') || self.matches('{CONFIG_MAP_PATTERN}')",
-                "a suite's dataset.uri must be pvc://CLAIM/PATH or configmap://NAME/KEY",
-            ),
+            rule(f"self.matches('{PVC_PATTERN}')", "mergedModel.uri must be pvc://CLAIM/FOLDER"),
             NO_PARENT,
         ),
     )
-    format: DatasetFormat = Field(
-        default=DatasetFormat.AUTO, description="Messages, Alpaca, or Auto to tell by the rows."
-    )
-    digest: Digest | None = Field(
-        default=None,
-        description="sha256 of the rows. The run fails if the file holds other rows.",
+    digest: Digest = Field(
+        description="sha256 over the model's files. The run fails if the folder holds another.",
         json_schema_extra=rules(DIGEST_RULE),
-    )
-
-
-class Suite(ApiModel):
-    """One set of questions and how the answers are scored."""
-
-    name: str = Field(
-        max_length=63,
-        description="Name that a gate refers to.",
-        json_schema_extra=rules(
-            rule(
-                "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-                "a suite's name may hold lower-case letters, digits and '-', as in held-out",
-            )
-        ),
-    )
-    dataset: EvaluationDataset = Field(description="The questions.")
-    metric: Metric = Field(
-        default=Metric.AUTO,
-        description=(
-            "How an answer is scored. Auto: JsonFieldF1 when every expected answer is a JSON "
-            "object, Accuracy when there are at most 20 different answers, else TokenF1."
-        ),
-    )
-    max_items: int = Field(
-        default=500,
-        description="At most this many questions are asked, in the order of the file.",
-        json_schema_extra=between(2, 100000, "maxItems"),
-    )
-    max_new_tokens: int = Field(
-        default=256,
-        description="Longest answer in tokens.",
-        json_schema_extra=between(1, 8192, "maxNewTokens"),
-    )
-
-
-class Gate(ApiModel):
-    """A bound on the difference between adapter and base."""
-
-    suite: str = Field(max_length=63, description="Name of the suite that it judges.")
-    minimum_difference: float = Field(
-        default=0,
-        description=(
-            "In points, adapter minus base. Passed when the whole 95% confidence interval lies "
-            "above it, Failed when none of it does, else Inconclusive. Use a negative number to "
-            "allow a drop: -3 passes an adapter that loses less than three points."
-        ),
-        json_schema_extra=between(-100, 100, "minimumDifference"),
     )
 
 
@@ -138,25 +81,53 @@ class EvalRunSpec(ApiModel):
     """What is compared, on which questions, and what must hold."""
 
     base_model: ModelSource = Field(description="The model without the adapter.")
-    adapter: AdapterSource = Field(description="The adapter that is judged.")
+    adapter: AdapterSource | None = Field(
+        default=None,
+        description="The adapter that is judged. Without adapter and mergedModel the "
+        "base model alone is measured, and there is no verdict.",
+    )
+    merged_model: MergedModelSource | None = Field(
+        default=None, description="The merged model that is judged, instead of an adapter."
+    )
     suites: list[Suite] = Field(
         min_length=1,
-        max_length=8,
+        max_length=MAXIMUM_SUITES,
         description="The sets of questions; both sides answer all of them.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     gates: list[Gate] = Field(
-        min_length=1,
+        default_factory=list,
         max_length=16,
-        description="What must hold for the verdict Passed. The worst gate decides.",
+        description=(
+            "What must hold for the verdict Passed; the worst gate decides. A suite that no gate "
+            "names has a default one: a dataset must gain, a benchmark may lose 3 points, MT-Bench "
+            "0.3."
+        ),
     )
     output_uri: Uri | None = Field(
         default=None,
-        description="Folder for the answers of both sides, item by item: pvc://CLAIM[/FOLDER].",
+        description=(
+            "Folder for the report and the answers of both sides, item by item: "
+            "pvc://CLAIM[/FOLDER]."
+        ),
         json_schema_extra=rules(
             rule(
                 f"self.matches('{PVC_FOLDER_PATTERN}')",
                 "outputUri must be pvc://CLAIM or pvc://CLAIM/FOLDER",
+            ),
+            NO_PARENT,
+        ),
+    )
+    base_results_uri: Uri | None = Field(
+        default=None,
+        description=(
+            "Folder in which the base model's answers are kept, so that the next adapter of the "
+            "same base does not ask for them again: pvc://CLAIM[/FOLDER]."
+        ),
+        json_schema_extra=rules(
+            rule(
+                f"self.matches('{PVC_FOLDER_PATTERN}')",
+                "baseResultsUri must be pvc://CLAIM or pvc://CLAIM/FOLDER",
             ),
             NO_PARENT,
         ),
@@ -174,12 +145,30 @@ class EvalRunSpec(ApiModel):
     cel_rules = (
         ONE_GPU,
         rule(
+            "self.suites.filter(suite, has(suite.mtBench) && has(suite.mtBench.judge.secretRef))"
+            ".all(suite, suite.mtBench.judge.secretRef.name == self.suites.filter(other, "
+            "has(other.mtBench) && has(other.mtBench.judge.secretRef))[0]"
+            ".mtBench.judge.secretRef.name)",
+            "all judges of a run must name the same Secret: one JUDGE_API_KEY opens them",
+        ),
+        rule(
             "self == oldSelf",
             "the spec of an EvalRun cannot be changed, so that its verdict always says what it is "
             "about: apply a run with a new name",
         ),
         rule(
-            "self.gates.all(gate, self.suites.exists(suite, suite.name == gate.suite))",
+            "!(has(self.adapter) && has(self.mergedModel))",
+            "name adapter or mergedModel, not both: one thing is judged in one run",
+        ),
+        rule(
+            "has(self.adapter) || has(self.mergedModel) || !has(self.gates) || "
+            "self.gates.size() == 0",
+            "gates compare something with the base model: name adapter or mergedModel, or remove "
+            "gates to measure the base model alone",
+        ),
+        rule(
+            "!has(self.gates) || self.gates.all(gate, self.suites.exists(suite, suite.name == "
+            "gate.suite))",
             "every gates[].suite must be the name of one of the suites",
         ),
     )
@@ -190,6 +179,8 @@ class EvaluationPhase(StrEnum):
     LOADING = "Loading"
     BASE = "Base"
     ADAPTER = "Adapter"
+    PROMPTED_BASE = "PromptedBase"
+    JUDGING = "Judging"
     SCORING = "Scoring"
     DONE = "Done"
 
@@ -203,11 +194,30 @@ class EvaluationProgress(ApiModel):
     percent: int | None = Field(default=None, description="Answers so far, in percent.")
 
 
-class ConfidenceInterval(ApiModel):
-    """A 95% confidence interval, in points."""
+class GroupDifference(ApiModel):
+    """One subject of a suite."""
 
-    lower: float = Field(description="Lower end.")
-    upper: float = Field(description="Upper end.")
+    name: str = Field(max_length=128, description="Name of the subject.")
+    items: int = Field(description="Questions of the subject.")
+    difference: float = Field(description="Adapter minus base, in points.")
+
+
+class Asked(ApiModel):
+    """What exactly was asked: a verdict holds for this and nothing else."""
+
+    data: Digest = Field(description="sha256 of the rows that were asked.")
+    prompts: Digest = Field(
+        description=(
+            "sha256 of the prompts as the model saw them, with template, solved examples and "
+            "bounds of the answer."
+        )
+    )
+    task: str | None = Field(
+        default=None, max_length=256, description="Benchmark, its version, and the library's."
+    )
+    judge: str | None = Field(
+        default=None, max_length=512, description="Judge and digest of what it is told."
+    )
 
 
 class SuiteResult(ApiModel):
@@ -216,13 +226,45 @@ class SuiteResult(ApiModel):
     suite: str = Field(max_length=63, description="Name of the suite.")
     metric: Metric = Field(description="How the answers were scored.")
     items: int = Field(description="Questions that both sides answered.")
-    base: float = Field(description="Mean score of the base model, 0-100.")
-    adapter: float = Field(description="Mean score with the adapter, 0-100.")
-    difference: float = Field(description="Adapter minus base, in points.")
-    confidence_interval: ConfidenceInterval = Field(
-        description="95% interval of the difference: paired bootstrap over the items."
+    base: float = Field(description="Mean score of the base model, 0-100; a rating is 1-10.")
+    prompted_base: float | None = Field(
+        default=None, description="Mean score of the base model under its best system prompt."
     )
-    dataset_digest: Digest = Field(description="sha256 of the rows that were asked.")
+    adapter: float | None = Field(
+        default=None, description="Mean score with the adapter, or of the merged model."
+    )
+    difference: float | None = Field(
+        default=None, description="Adapter minus the better side of the base model, in points."
+    )
+    confidence_interval: ConfidenceInterval | None = Field(
+        default=None, description="Interval of the difference; items are paired."
+    )
+    confidence: float = Field(
+        default=95.0,
+        description=(
+            "Confidence of the interval in percent. Above 95 where more items could be asked for: "
+            "every look at the figures has its share of the error."
+        ),
+    )
+    detectable: float = Field(
+        description="Smallest true difference that so many items show in four of five cases."
+    )
+    approximate: bool = Field(
+        default=False, description="Whether only a sample of the benchmark was asked."
+    )
+    failed_percent: float | None = Field(
+        default=None, description="Ratings that the judge failed to give, in percent."
+    )
+    win_percent: float | None = Field(
+        default=None,
+        description=(
+            "Pairs in which the judge preferred the adapter in both orders, ties counted half."
+        ),
+    )
+    fallen: list[GroupDifference] = Field(
+        default_factory=list, max_length=3, description="The subjects that fell most."
+    )
+    asked: Asked = Field(description="What exactly was asked.")
 
 
 class GateResult(ApiModel):
@@ -231,6 +273,13 @@ class GateResult(ApiModel):
     suite: str = Field(max_length=63, description="Name of the suite.")
     minimum_difference: float = Field(description="The bound, in points.")
     verdict: Verdict = Field(description="Whether it holds.")
+
+
+class Report(ApiModel):
+    """The whole result, for people and for machines."""
+
+    uri: Uri = Field(description="Folder with report.html, results.json and a file for each suite.")
+    digest: Digest = Field(description="sha256 of results.json.")
 
 
 class EvalState(StrEnum):
@@ -243,6 +292,7 @@ class EvalState(StrEnum):
     PASSED = "Passed"
     FAILED = "Failed"
     INCONCLUSIVE = "Inconclusive"
+    MEASURED = "Measured"
     ERROR = "Error"
 
 
@@ -258,13 +308,17 @@ class EvalRunStatus(AttemptStatus):
     )
     verdict: Verdict | None = Field(default=None, description="The worst gate's verdict.")
     adapter_digest: Digest | None = Field(
-        default=None, description="The adapter that the verdict is about."
+        default=None, description="The adapter or merged model that the verdict is about."
     )
     base_model_digest: Digest | None = Field(
         default=None, description="The base model that the verdict is about."
     )
+    chat_template_digest: Digest | None = Field(
+        default=None, description="The chat template that both sides were asked with."
+    )
+    report: Report | None = Field(default=None, description="Where the whole result lies.")
     results: list[SuiteResult] = Field(
-        default_factory=list, max_length=8, description="What each suite measured."
+        default_factory=list, max_length=MAXIMUM_SUITES, description="What each suite measured."
     )
     gates: list[GateResult] = Field(
         default_factory=list, max_length=16, description="What each gate says."

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, WithJsonSchema
 
 from tunesmith.api.locations import HUB_MODEL_PATTERN, PVC_PATTERN
-from tunesmith.api.schema import ApiModel, rule, rules
+from tunesmith.api.schema import ApiModel, between, rule, rules
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -100,6 +100,22 @@ class DatasetFormat(StrEnum):
     AUTO = "Auto"
     MESSAGES = "Messages"
     ALPACA = "Alpaca"
+
+
+class HeldOut(ApiModel):
+    """The examples that training never sees."""
+
+    fraction: float = Field(
+        default=0.1,
+        description=(
+            "Share of the examples set aside for evaluation, chosen by content before any "
+            "cleaning: at least 0.1, at most 0.5."
+        ),
+        json_schema_extra=between(
+            0.1, 0.5, "heldOut.fraction", "at least a tenth of the data must stay unseen"
+        ),
+    )
+    seed: int = Field(default=42, description="Seed of the choice; the same seed, the same split.")
 
 
 class Resources(ApiModel):

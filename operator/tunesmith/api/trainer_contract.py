@@ -14,17 +14,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from tunesmith.api.evalrun import EvaluationProgress, Suite, SuiteResult
+from tunesmith.api.evalrun import EvaluationProgress, Report, SuiteResult
+from tunesmith.api.evaluation_suite import Gate, QuestionFormat, Suite
 from tunesmith.api.finetunejob import (
     Artifact,
     DatasetReceipt,
-    HeldOut,
     Lora,
     Method,
     Progress,
     Training,
 )
-from tunesmith.api.objects import DatasetFormat, FailureClass
+from tunesmith.api.objects import DatasetFormat, FailureClass, HeldOut
 from tunesmith.api.schema import ApiModel
 
 CONTRACT_VERSION = 1
@@ -45,6 +45,10 @@ CONFIG_MAPS_FOLDER = "/mnt/configmaps"
 SCRATCH_FOLDER = "/scratch"
 #: Environment variable that carries a hub token from a Secret.
 HUB_TOKEN_VARIABLE = "HF_TOKEN"
+#: Environment variable that carries the key of a judge from a Secret.
+JUDGE_KEY_VARIABLE = "JUDGE_API_KEY"
+#: Examples of the training side, in the folder of the artifact: to choose a prompt on.
+PROMPT_EXAMPLES_FILE = "prompt-examples.jsonl"
 
 
 class ExitCode(IntEnum):
@@ -84,6 +88,9 @@ class Reason(StrEnum):
     ADAPTER_NOT_FOUND = "AdapterNotFound"
     ADAPTER_CHANGED = "AdapterChanged"
     ADAPTER_NOT_APPLIED = "AdapterNotApplied"
+    BENCHMARK_UNKNOWN = "BenchmarkUnknown"
+    BENCHMARK_DATA_MISSING = "BenchmarkDataMissing"
+    JUDGE_UNREACHABLE = "JudgeUnreachable"
     MERGE_NOT_EQUAL = "MergeNotEqual"
     OUTPUT_NOT_WRITABLE = "OutputNotWritable"
     HUB_UNREACHABLE = "HubUnreachable"
@@ -123,11 +130,26 @@ class TrainingPlan(ApiModel):
     image: str
 
 
+class PlannedQuestions(PlannedSource):
+    """Rows that are asked, or that a prompt is chosen on."""
+
+    format: QuestionFormat = QuestionFormat.AUTO
+    digest: str | None = None
+    held_out: HeldOut | None = None
+
+
 class PlannedSuite(ApiModel):
-    """A suite with its dataset resolved."""
+    """A suite with its files resolved, and what the gates on it want."""
 
     suite: Suite
-    dataset: PlannedDataset
+    #: Of a dataset, or of MT-Bench.
+    questions: PlannedQuestions | None = None
+    #: To choose the base model's prompt on; unset to take what held_out leaves of the questions.
+    prompt_examples: PlannedQuestions | None = None
+    #: Folder of a benchmark's data; unset for the hub.
+    benchmark_data: PlannedSource | None = None
+    #: What must hold. A gate may want more items as long as it is in doubt.
+    gates: tuple[Gate, ...] = ()
 
 
 class EvaluationPlan(ApiModel):
@@ -137,11 +159,17 @@ class EvaluationPlan(ApiModel):
     version: int = CONTRACT_VERSION
     owner: str
     base_model: PlannedSource
-    adapter: PlannedSource
-    adapter_digest: str
+    #: What is compared with the base model; at most one of the two. Neither: only the base model
+    #: is measured.
+    adapter: PlannedSource | None = None
+    merged_model: PlannedSource | None = None
+    #: Digest of the adapter or merged model.
+    digest: str | None = None
     suites: list[PlannedSuite]
-    #: Folder for the answers, item by item; unset when nobody asked for them.
+    #: Folder for the report and the answers, item by item; unset when nobody asked for them.
     output: PlannedSource | None = None
+    #: Folder of the base model's answers, kept for other runs.
+    base_results: PlannedSource | None = None
 
 
 class MergePlan(ApiModel):
@@ -200,9 +228,12 @@ class TrainingOutcome(ApiModel):
 class EvaluationOutcome(ApiModel):
     """What a successful evaluation measured. The operator draws the verdict from it."""
 
-    adapter_digest: str
+    #: Digest of the adapter or merged model; unset when only the base model was measured.
+    digest: str | None = None
     base_model_digest: str
+    chat_template_digest: str
     results: list[SuiteResult]
+    report: Report | None = None
 
 
 class MergeOutcome(ApiModel):
@@ -247,8 +278,18 @@ class TerminationMessage(ApiModel):
         """One JSON line of at most TERMINATION_LIMIT_BYTES; a long failure message is cut."""
         line = json.dumps(self.to_json(), separators=(",", ":"))
         excess = len(line.encode()) - TERMINATION_LIMIT_BYTES
+        if excess > 0 and self.evaluation:
+            return self._without_groups(self.evaluation).to_line()
         if excess <= 0 or self.failure is None:
             return line
         shorter = self.failure.message[: max(0, len(self.failure.message) - excess - 64)] + "…"
         cut = self.failure.model_copy(update={"message": shorter})
         return self.model_copy(update={"failure": cut}).to_line()
+
+    def _without_groups(self, evaluation: EvaluationOutcome) -> TerminationMessage:
+        """The report has them all."""
+        if not any(each.fallen for each in evaluation.results):
+            raise ValueError("the results of an evaluation do not fit into a termination message")
+        results = [each.model_copy(update={"fallen": []}) for each in evaluation.results]
+        shorter = evaluation.model_copy(update={"results": results})
+        return self.model_copy(update={"evaluation": shorter})

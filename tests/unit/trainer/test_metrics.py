@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tunesmith.api.evalrun import Metric
-from tunesmith_trainer.evaluate.metrics import resolve, score
+from tunesmith.api.evaluation_suite import Metric
+from tunesmith_trainer.evaluate.metrics import SCORERS, resolve, score
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,8 @@ from tunesmith_trainer.evaluate.metrics import resolve, score
         (Metric.EXACT_MATCH, "yes", "Yes", 0),
         (Metric.ACCURACY, "Not  Spam", "not spam ", 100),
         (Metric.ACCURACY, "spam", "not spam", 0),
+        (Metric.MACRO_F1, "Not  Spam", "not spam ", 100),
+        (Metric.MACRO_F1, "spam", "", 0),
         (Metric.TOKEN_F1, "the cat sat", "A cat, sat!", 100),
         (Metric.TOKEN_F1, "cat sat", "cat ran", 50),
         (Metric.TOKEN_F1, "cat", "", 0),
@@ -48,6 +50,49 @@ def test_points(metric: Metric, expected: str, answer: str, points: float) -> No
 )
 def test_auto_goes_by_the_expected_answers(expected: list[str], metric: Metric) -> None:
     assert resolve(Metric.AUTO, expected) is metric
+
+
+@pytest.fixture
+def libraries() -> None:
+    for name in ("rouge_score", "sacrebleu"):
+        pytest.importorskip(name)
+
+
+@pytest.mark.usefixtures("libraries")
+@pytest.mark.parametrize(
+    ("metric", "expected", "answer", "points"),
+    [
+        (Metric.ROUGE_L, "the cat sat on the mat", "The cat sat on the mat.", 100),
+        # One word in order, of four and three: 2 * 1 / (4 + 3). Two: 2 * 2 / (4 + 3).
+        (Metric.ROUGE_L, "a b c d", "d a x", 200 / 7),
+        (Metric.ROUGE_L, "a b c d", "b x d", 400 / 7),
+        (Metric.ROUGE_L, "ein größerer Hund", "ein Hund", 80),
+        (Metric.ROUGE_L, "안녕 세계", "안녕, 세계!", 100),
+        (Metric.ROUGE_L, "a b", "", 0),
+        (Metric.BLEU, "the cat sat on the mat", "the cat sat on the mat", 100),
+        (Metric.BLEU, "a cat", "a cat", 100),
+        (Metric.BLEU, "a cat", "", 0),
+        (Metric.BLEU, "a cat", "two dogs", 0),
+    ],
+)
+def test_points_of_texts(metric: Metric, expected: str, answer: str, points: float) -> None:
+    assert score(metric, expected, answer) == pytest.approx(points)
+    assert score(metric, expected, answer) <= 100
+
+
+@pytest.mark.usefixtures("libraries")
+def test_rouge_is_the_librarys_on_english() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    wanted = "It's 7 o'clock; the well-known cat_2 doesn't sit on e.g. the mat."
+    given = "The cat_2 (well known) sat at 7 on a mat - it does not."
+    known = RougeScorer(["rougeL"]).score(wanted, given)["rougeL"].fmeasure
+    assert 0 < known < 1
+    assert score(Metric.ROUGE_L, wanted, given) == pytest.approx(100 * known)
+
+
+def test_every_metric_of_a_dataset_has_a_score_for_an_answer() -> None:
+    assert set(SCORERS) == set(Metric) - {Metric.AUTO, Metric.RATING}
 
 
 def test_a_metric_that_was_asked_for_stays() -> None:

@@ -44,6 +44,7 @@ def test_the_report_is_read_as_the_contract_writes_it(board: ProgressBoard, addr
         "step": 3,
         "totalSteps": 10,
         "loss": 0.5,
+        "evalLosses": [],
         "eta": "12m30s",
     }
 

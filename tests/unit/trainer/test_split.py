@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from tunesmith.api.finetunejob import HeldOut
+from tunesmith.api.objects import HeldOut
 from tunesmith_trainer.data.formats import Conversation, Message, Role
 from tunesmith_trainer.data.split import split_and_deduplicate
 

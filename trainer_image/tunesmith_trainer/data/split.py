@@ -13,9 +13,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunesmith.api.finetunejob import DatasetReceipt, HeldOut
+from tunesmith.api.finetunejob import DatasetReceipt
+from tunesmith.api.objects import HeldOut
 
 from tunesmith_trainer.data.formats import Conversation, rows_digest
+
+#: Rows of the training side that are kept to choose the base model's prompt on. A few dozen tell a
+#: good prompt from a bad one, and asking them costs little beside the evaluation itself.
+PROMPT_EXAMPLES = 28
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,12 @@ def split_and_deduplicate(conversations: Sequence[Conversation], held_out: HeldO
         train_rows=len(train),
     )
     return Split(train, chosen, receipt)
+
+
+def prompt_examples(train: Sequence[Conversation], seed: int) -> list[Conversation]:
+    """Training rows to choose the base model's prompt on: a random sample, always the same."""
+    ranked = sorted(train, key=lambda each: salted(each.digest(), seed))
+    return ranked[:PROMPT_EXAMPLES]
 
 
 def salted(digest: str, seed: int) -> str:

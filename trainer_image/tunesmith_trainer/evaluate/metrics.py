@@ -1,4 +1,8 @@
-"""The closed list of metrics. Each scores one answer from 0 to 100."""
+"""The closed list of metrics. Each scores one answer from 0 to 100.
+
+MacroF1 and BLEU are figures of all answers together (corpus.py); here they have a score for one
+answer, for tables of items.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,21 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from tunesmith.api.evalrun import Metric
+from tunesmith.api.evaluation_suite import Metric
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEUScore
 
 #: At most this many different expected answers make a classification of a task.
 MAXIMUM_CLASSES = 20
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
+LETTERS_AND_DIGITS = re.compile(r"[^\W_]+")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -38,7 +49,12 @@ def exact_match(expected: str, answer: str) -> float:
 
 def accuracy(expected: str, answer: str) -> float:
     """Equal but for case and white space."""
-    return float(" ".join(expected.casefold().split()) == " ".join(answer.casefold().split()))
+    return float(class_name(expected) == class_name(answer))
+
+
+def class_name(text: str) -> str:
+    """What a class is called, whatever its case and white space."""
+    return " ".join(text.casefold().split())
 
 
 def token_f1(expected: str, answer: str) -> float:
@@ -54,11 +70,25 @@ def json_field_f1(expected: str, answer: str) -> float:
     return f1(Counter(fields(wanted)), Counter(fields(given)))
 
 
+def rouge_l(expected: str, answer: str) -> float:
+    """Longest common subsequence of words, as F-measure (ROUGE-L, as rouge_score counts it)."""
+    return float(rouge_scorer().score(expected, answer)["rougeL"].fmeasure)
+
+
+def sentence_bleu(expected: str, answer: str) -> float:
+    """BLEU of one answer; orders of n-grams that it is too short for are left out."""
+    # Rounding lifts equal sentences a little above 100.
+    return min(1.0, float(bleu_score(expected, answer).score) / 100)
+
+
 SCORERS: dict[Metric, Callable[[str, str], float]] = {
     Metric.EXACT_MATCH: exact_match,
     Metric.ACCURACY: accuracy,
+    Metric.MACRO_F1: accuracy,
     Metric.TOKEN_F1: token_f1,
     Metric.JSON_FIELD_F1: json_field_f1,
+    Metric.ROUGE_L: rouge_l,
+    Metric.BLEU: sentence_bleu,
 }
 
 
@@ -98,3 +128,30 @@ def fields(value: object, path: str = "") -> list[tuple[str, str]]:
             return [(path, f"number {float(value)!r}")]
         case _:
             return [(path, json.dumps(value))]
+
+
+class Words:
+    """Splits texts for ROUGE. The library's own rule knows no letters but a to z: to it a text in
+    Greek is empty, and every answer equally wrong. On English both agree."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return LETTERS_AND_DIGITS.findall(text.lower())
+
+
+@cache
+def rouge_scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], tokenizer=Words())
+
+
+@cache
+def bleu() -> BLEU:
+    from sacrebleu.metrics import BLEU
+
+    return BLEU(effective_order=True)
+
+
+def bleu_score(expected: str, answer: str) -> BLEUScore:
+    """One answer's BLEU with what it is made of: counts and totals of n-grams, and lengths."""
+    return bleu().sentence_score(answer, [expected])

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
+from pathlib import Path
 
 from tunesmith.api import digests
-from tunesmith.api.evalrun import EvaluationPhase, SuiteResult
-from tunesmith.api.trainer_contract import (
-    EvaluationOutcome,
-    EvaluationPlan,
-    PlannedSource,
-)
+from tunesmith.api.evalrun import EvaluationPhase
+from tunesmith.api.trainer_contract import EvaluationOutcome, EvaluationPlan, Reason
 
 from tunesmith_trainer import artifact, machine, sources
-from tunesmith_trainer.data.chat import load_chat_format
-from tunesmith_trainer.evaluate import metrics
-from tunesmith_trainer.evaluate.items import SuiteItems, read_suite, require_room
-from tunesmith_trainer.evaluate.statistics import compare
+from tunesmith_trainer.data.chat import ChatFormat, load_chat_format
+from tunesmith_trainer.evaluate.base_results import BaseResults, environment
+from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.progress import ProgressBoard
 
 log = logging.getLogger(__name__)
@@ -26,111 +22,78 @@ log = logging.getLogger(__name__)
 def evaluate(plan: EvaluationPlan, board: ProgressBoard) -> EvaluationOutcome:
     """Ask both sides the same questions and compare the answers."""
     board.evaluation(phase=EvaluationPhase.LOADING)
-    suites = [read_suite(planned) for planned in plan.suites]
-    adapter_folder = sources.adapter_folder(plan.adapter, plan.adapter_digest)
-    if plan.output is not None:
-        artifact.require_writable(sources.mounted(plan.output), plan.output.uri)
+    candidate = candidate_folder(plan)
+    for folder in (plan.output, plan.base_results):
+        if folder is not None:
+            artifact.require_writable(sources.mounted(folder), folder.uri)
     base_folder = sources.model_folder(plan.base_model)
     base_model_digest = digests.base_model_digest(base_folder)
     chat = load_chat_format(base_folder, plan.base_model.uri)
 
-    from tunesmith_trainer.evaluate import sides
+    from tunesmith_trainer.evaluate.asking import Asking, Counter
     from tunesmith_trainer.evaluate.canary import require_effect
-    from tunesmith_trainer.model import context_length, load_base_model
+    from tunesmith_trainer.evaluate.loading import load_sides
+    from tunesmith_trainer.evaluate.opening import judges_of, open_suite, texts_of
+    from tunesmith_trainer.evaluate.results_folder import write_results
+    from tunesmith_trainer.evaluate.sides import quieten
 
-    sides.quieten()
+    quieten()
+    suites = [open_suite(planned, chat) for planned in plan.suites]
+    for judge in judges_of(suites):
+        judge.require_answer()
     machine.use_all_processors()
-    device = machine.device()
-    base = load_base_model(base_folder, plan.base_model.uri, machine.compute_type(device), device)
-    base.generation_config.eos_token_id = sorted(chat.stop_tokens)
-    adapted = sides.attach_adapter(base, adapter_folder, plan.adapter.uri)
-    require_effect(
-        adapted,
-        [chat.example(conversation) for conversation in suites[0].conversations],
-        plan.adapter.uri,
+    counter = Counter(board)
+    sides = load_sides(plan, base_folder, candidate, chat, counter.add)
+    if judged := plan.adapter or plan.merged_model:
+        require_effect(sides, texts_of(suites[0]), judged.uri)
+
+    asking = Asking(sides, chat, base_results(plan, base_model_digest), counter, board)
+    measured = [asking.measure(*each) for each in zip(suites, plan.suites, strict=True)]
+    board.evaluation(phase=EvaluationPhase.SCORING)
+    outcome = EvaluationOutcome(
+        digest=plan.digest,
+        base_model_digest=base_model_digest,
+        chat_template_digest=template_digest(chat),
+        results=[result for _, result in measured],
     )
-
-    counter = AnswerCounter(board, total=2 * sum(len(suite.conversations) for suite in suites))
-    model = sides.WatchedModel(adapted, chat, counter.add)
-    results = []
-    for suite in suites:
-        prompts = suite.prompts(chat)
-        require_room(prompts, chat, suite, context_length(base))
-        board.evaluation(phase=EvaluationPhase.BASE)
-        base_answers = sides.answers(model, suite, prompts, with_adapter=False)
-        board.evaluation(phase=EvaluationPhase.ADAPTER)
-        adapter_answers = sides.answers(model, suite, prompts, with_adapter=True)
-        board.evaluation(phase=EvaluationPhase.SCORING)
-        results.append(judge(suite, prompts, base_answers, adapter_answers, plan.output))
-
-    board.evaluation(phase=EvaluationPhase.DONE, percent=100)
-    return EvaluationOutcome(
-        adapter_digest=plan.adapter_digest, base_model_digest=base_model_digest, results=results
-    )
-
-
-class AnswerCounter:
-    """Counts the answers of both sides onto the board."""
-
-    def __init__(self, board: ProgressBoard, total: int) -> None:
-        self._board = board
-        self._total = total
-        self._done = 0
-        self._show()
-
-    def add(self, answers: int) -> None:
-        self._done += answers
-        self._show()
-        log.info("%d of %d answers", self._done, self._total)
-
-    def _show(self) -> None:
-        self._board.evaluation(
-            items_done=self._done,
-            items_total=self._total,
-            percent=100 * self._done // self._total,
+    if plan.output is not None:
+        everything = [each for each, _ in measured]
+        report = write_results(
+            sources.mounted(plan.output), plan.output.uri, plan, outcome, everything
         )
+        outcome = outcome.model_copy(update={"report": report})
+    board.evaluation(phase=EvaluationPhase.DONE, percent=100)
+    return outcome
 
 
-def judge(
-    suite: SuiteItems,
-    prompts: list[str],
-    base_answers: list[str],
-    adapter_answers: list[str],
-    output: PlannedSource | None,
-) -> SuiteResult:
-    """Score both sides, note every item if somebody asked for them, and compare."""
-    expected = suite.expected
-    base = [metrics.score(suite.metric, *pair) for pair in zip(expected, base_answers, strict=True)]
-    adapter = [
-        metrics.score(suite.metric, *pair) for pair in zip(expected, adapter_answers, strict=True)
-    ]
-    if output is not None:
-        names = ("prompt", "expected", "baseAnswer", "adapterAnswer", "baseScore", "adapterScore")
-        columns = zip(prompts, expected, base_answers, adapter_answers, base, adapter, strict=True)
-        rows = [json.dumps(dict(zip(names, row, strict=True))) for row in columns]
-        with artifact.output_errors(output.uri):
-            artifact.write_whole(
-                sources.mounted(output) / f"{suite.name}.jsonl", "".join(f"{row}\n" for row in rows)
-            )
-    comparison = compare(base, adapter)
-    log.info(
-        "suite %s: %s base %.2f, adapter %.2f, difference %.2f [%.2f, %.2f] over %d items",
-        suite.name,
-        suite.metric,
-        comparison.base,
-        comparison.adapter,
-        comparison.difference,
-        comparison.interval.lower,
-        comparison.interval.upper,
-        len(expected),
+def base_results(plan: EvaluationPlan, base_model_digest: str) -> BaseResults:
+    device = machine.device()
+    return BaseResults(
+        sources.mounted(plan.base_results) if plan.base_results else None,
+        plan.base_results.uri if plan.base_results else "",
+        base_model_digest,
+        environment(str(device), str(machine.compute_type(device))),
     )
-    return SuiteResult(
-        suite=suite.name,
-        metric=suite.metric,
-        items=len(expected),
-        base=comparison.base,
-        adapter=comparison.adapter,
-        difference=comparison.difference,
-        confidence_interval=comparison.interval,
-        dataset_digest=suite.digest,
-    )
+
+
+def candidate_folder(plan: EvaluationPlan) -> Path | None:
+    """The folder of what is judged, checked against its digest."""
+    if plan.adapter is not None:
+        return sources.adapter_folder(plan.adapter, str(plan.digest))
+    if plan.merged_model is None:
+        return None
+    folder = sources.model_folder(plan.merged_model)
+    found = digests.base_model_digest(folder)
+    if found != plan.digest:
+        raise TrainerError(
+            Reason.ADAPTER_CHANGED,
+            f"{plan.merged_model.uri} holds a model with digest {found}, not {plan.digest}: it was "
+            "changed after it was merged. Merge it again, or name the new digest",
+        )
+    return folder
+
+
+def template_digest(chat: ChatFormat) -> str:
+    """sha256 of the chat template's text."""
+    text = str(chat.tokenizer.chat_template)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -13,6 +13,7 @@ from tunesmith.api import digests
 from tunesmith.api.finetunejob import Artifact, TrainingPhase
 from tunesmith.api.trainer_contract import (
     HELD_OUT_FILE,
+    PROMPT_EXAMPLES_FILE,
     TrainingOutcome,
     TrainingPlan,
     plan_digest,
@@ -21,7 +22,7 @@ from tunesmith.api.trainer_contract import (
 from tunesmith_trainer import artifact, sources
 from tunesmith_trainer.data.chat import ChatFormat, Example, load_chat_format, require_length
 from tunesmith_trainer.data.dataset import read_dataset, require_enough
-from tunesmith_trainer.data.split import Split, split_and_deduplicate
+from tunesmith_trainer.data.split import Split, prompt_examples, split_and_deduplicate
 from tunesmith_trainer.lineage import BaseModelLineage, Lineage, hub_revision, lineage_of, now
 from tunesmith_trainer.progress import ProgressBoard
 
@@ -66,7 +67,9 @@ def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
         folder, digest = artifact.publish(
             output,
             plan.output.uri,
-            lambda staging: write_result(staging, trainer, chat, split, lineage),
+            lambda staging: write_result(
+                staging, trainer, chat, split, plan.held_out.seed, lineage
+            ),
         )
 
     uri = f"{plan.output.uri.rstrip('/')}/{folder.name}"
@@ -165,14 +168,16 @@ def build_trainer(
 
 
 def write_result(
-    folder: Path, trainer: SFTTrainer, chat: ChatFormat, split: Split, lineage: Lineage
+    folder: Path, trainer: SFTTrainer, chat: ChatFormat, split: Split, seed: int, lineage: Lineage
 ) -> None:
     from tunesmith_trainer.train.lora import save_adapter
 
     save_adapter(trainer.model, folder, lineage.base_model.uri)
     chat.tokenizer.save_pretrained(folder)
-    lines = "".join(f"{conversation.to_line()}\n" for conversation in split.held_out)
-    (folder / HELD_OUT_FILE).write_text(lines, encoding="utf-8")
+    examples = prompt_examples(split.train, seed)
+    for name, rows in ((HELD_OUT_FILE, split.held_out), (PROMPT_EXAMPLES_FILE, examples)):
+        lines = "".join(f"{conversation.to_line()}\n" for conversation in rows)
+        (folder / name).write_text(lines, encoding="utf-8")
     (folder / artifact.LINEAGE_FILE).write_text(as_json(lineage.to_json()), encoding="utf-8")
     history = trainer.state.log_history
     (folder / artifact.METRICS_FILE).write_text(as_json(history), encoding="utf-8")

@@ -32,6 +32,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._step_seconds = 0.0
         self._steps = 0
         self._last_line = -SECONDS_BETWEEN_LINES
+        self._eval_losses: list[float] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -75,7 +76,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             self._report_step(state, float(logs["loss"]), logs.get("num_tokens"))
         if "eval_loss" in logs:
-            self._board.training(eval_loss=round(float(logs["eval_loss"]), 4))
+            self._eval_losses.append(round(float(logs["eval_loss"]), 4))
+            self._board.training(
+                eval_loss=self._eval_losses[-1], eval_losses=list(self._eval_losses)
+            )
             log.info("epoch %.2f: eval loss %.4f", state.epoch or 0.0, float(logs["eval_loss"]))
 
     def _report_step(self, state: TrainerState, loss: float, tokens: float | None) -> None:

@@ -1,0 +1,83 @@
+"""The base model's answers, kept from one evaluation to the next.
+
+What a base model answers depends on its weights, on the prompts (with template, solved examples
+and bounds) and on the libraries; all of them are in the name of the file, so a change of any makes
+another file. Each answer stands under the key of its question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from tunesmith_trainer.artifact import output_errors, write_whole
+from tunesmith_trainer.evaluate.measured import Answer, Question
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("lm_eval", "transformers", "tokenizers", "torch")
+
+
+def environment(device: str, compute_type: str) -> str:
+    """What else the answers depend on, besides model and question."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return f"{libraries}, {device}, {compute_type}"
+
+
+@dataclass
+class BaseResults:
+    """The answers of one base model. Without a folder nothing is kept beyond this run."""
+
+    folder: Path | None
+    uri: str
+    base_model_digest: str
+    environment: str
+    _known: dict[Path, dict[str, Answer]] = field(default_factory=dict)
+
+    def recall(self, questions: Sequence[Question]) -> dict[str, Answer]:
+        """The answers that are known to any of these questions, by key."""
+        if self.folder is None:
+            return {}
+        path = self._file(questions)
+        if path not in self._known:
+            self._known[path] = read(path)
+        return self._known[path]
+
+    def remember(self, questions: Sequence[Question], answers: dict[str, Answer]) -> None:
+        """Keep answers to some of these questions."""
+        if self.folder is None:
+            return
+        path = self._file(questions)
+        known = self.recall(questions) | answers
+        lines = [
+            json.dumps({"key": key, "text": answer.text, "score": answer.score})
+            for key, answer in sorted(known.items())
+        ]
+        with output_errors(self.uri):
+            write_whole(path, "".join(f"{line}\n" for line in lines))
+        self._known[path] = known
+
+    def _file(self, questions: Sequence[Question]) -> Path:
+        assert self.folder is not None
+        identity = hashlib.sha256(self.environment.encode())
+        for question in questions:
+            identity.update(question.key.encode())
+        model = self.base_model_digest.removeprefix("sha256:")[:16]
+        return self.folder / model / f"{identity.hexdigest()[:16]}.jsonl"
+
+
+def read(path: Path) -> dict[str, Answer]:
+    """The answers in a file; none if it cannot be read, for they can be had again."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {each["key"]: Answer(each["text"], each["score"]) for each in lines}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be used (%s): the base model is asked again", path.name, error)
+        return {}
