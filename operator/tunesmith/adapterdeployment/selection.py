@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from tunesmith.api.adapter_selection import GateRule, NamedAdapter
 from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.api.evalrun import EvalRun, Verdict
+from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.locations import parse_location
 from tunesmith.api.serving_status import RejectedAdapter
+from tunesmith.api.verdict import Verdict
 from tunesmith.kube.conditions import find, is_true
 from tunesmith.kube.volumes import path_in_pod
 

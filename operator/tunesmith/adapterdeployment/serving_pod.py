@@ -22,8 +22,8 @@ from tunesmith.api.serving_contract import (
     STARTED_PATH,
     STARTS_FILE,
 )
-from tunesmith.api.trainer_contract import SCRATCH_FOLDER
-from tunesmith.kube.pod_spec import container_resources, container_security, hub_token, pod
+from tunesmith.api.trainer_contract import HUB_TOKEN_VARIABLE, SCRATCH_FOLDER
+from tunesmith.kube.pod_spec import container_resources, container_security, key_from, pod
 from tunesmith.kube.volumes import Mount, volumes
 from tunesmith.settings import Settings
 
@@ -200,7 +200,7 @@ def _environment(deployment: AdapterDeployment) -> list[Object]:
         plain["HF_HUB_OFFLINE"] = "1"
     return [
         *({"name": name, "value": value} for name, value in plain.items()),
-        *hub_token([source.secret_ref]),
+        *key_from(HUB_TOKEN_VARIABLE, [source.secret_ref]),
     ]
 
 

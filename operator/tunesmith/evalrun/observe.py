@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from tunesmith.api.evalrun import EvalRun
+from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.objects import Kind
+from tunesmith.evalrun.objects import uris_read
 from tunesmith.evalrun.plan import Observed
 from tunesmith.kube.attempts import AttemptState, latest_attempt
 from tunesmith.kube.cluster import Cluster
@@ -25,13 +27,29 @@ async def observe(cluster: Cluster, pods: PodHttp, run: EvalRun) -> Observed:
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
         progress = await pods.progress(attempt.pod_address)
-    return Observed(run, attempt, jobs, progress, await _missing_config_map(cluster, run))
+    return Observed(
+        run,
+        attempt,
+        jobs,
+        progress,
+        await _missing_config_map(cluster, run),
+        await _named_job(cluster, run),
+    )
+
+
+async def _named_job(cluster: Cluster, run: EvalRun) -> FineTuneJob | None:
+    """The FineTuneJob whose adapter is judged, if the run names one and it exists."""
+    adapter = run.spec.adapter
+    if adapter is None or adapter.job is None:
+        return None
+    found = await cluster.get("FineTuneJob", run.metadata.namespace, adapter.job)
+    return FineTuneJob.from_object(found) if found else None
 
 
 async def _missing_config_map(cluster: Cluster, run: EvalRun) -> str | None:
     """A pod that waits for a ConfigMap does not say so in its status, hence this look."""
-    for suite in run.spec.suites:
-        location = parse_location(suite.dataset.uri)
+    for uri in uris_read(run):
+        location = parse_location(uri)
         if location.scheme is not Scheme.CONFIG_MAP:
             continue
         if not await cluster.get("ConfigMap", run.metadata.namespace, location.holder):

@@ -12,11 +12,13 @@ from tunesmith.api.evalrun import (
     EvaluationPhase,
     EvaluationProgress,
     SuiteResult,
-    Verdict,
 )
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.sample_size import detectable_points
 from tunesmith.api.trainer_contract import EvaluationOutcome, ProgressReport
-from tunesmith.evalrun.objects import evaluation_job, evaluation_job_name
-from tunesmith.evalrun.verdict import judge_all, worst
+from tunesmith.api.verdict import Verdict
+from tunesmith.evalrun.objects import NamedAdapter, evaluation_job, evaluation_job_name
+from tunesmith.evalrun.verdict import MOST_FAILED_PERCENT, gates_of, judge_all, worst
 from tunesmith.kube.advance import (
     Stage,
     advance,
@@ -25,8 +27,9 @@ from tunesmith.kube.advance import (
     remembered_attempts,
 )
 from tunesmith.kube.attempts import Attempt, Start, outdated_children
-from tunesmith.kube.conditions import Finding, fails, holds, timestamp, updated
+from tunesmith.kube.conditions import Finding, fails, holds, timestamp, unknown, updated
 from tunesmith.kube.plan import Object, Plan
+from tunesmith.kube.pods import Trouble
 from tunesmith.settings import Settings
 
 
@@ -39,8 +42,10 @@ class Observed:
     #: Every batch Job of this EvalRun, raw.
     jobs: list[Object] = field(default_factory=list)
     progress: ProgressReport | None = None
-    #: A ConfigMap that a suite's dataset should be in, when it does not exist.
+    #: A ConfigMap that something should be read from, when it does not exist.
     missing_config_map: str | None = None
+    #: The FineTuneJob whose adapter is judged, if the run names one and it exists.
+    named_job: FineTuneJob | None = None
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,10 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
         decision = _measuring(observed, settings, now)
         status = EvalRunStatus()
     start = decision.start
+    adapter = _adapter(observed)
     return Plan(
         status=_completed(observed, decision, status, now),
-        create=evaluation_job(observed.run, start, settings) if start else (),
+        create=evaluation_job(observed.run, adapter, start, settings) if start else (),
         delete=outdated_children(observed.jobs, start),
         requeue_after=decision.requeue_after,
     )
@@ -77,21 +83,32 @@ def _outcome(observed: Observed) -> EvaluationOutcome | None:
     attempt, status = observed.attempt, observed.run.status
     if attempt and attempt.message and attempt.message.evaluation:
         return attempt.message.evaluation
-    if status.verdict and status.results and status.adapter_digest and status.base_model_digest:
+    if status.results and status.base_model_digest and status.chat_template_digest:
         return EvaluationOutcome(
-            adapter_digest=status.adapter_digest,
+            digest=status.adapter_digest,
             base_model_digest=status.base_model_digest,
+            chat_template_digest=status.chat_template_digest,
             results=status.results,
+            report=status.report,
         )
     return None
+
+
+def _adapter(observed: Observed) -> NamedAdapter | None:
+    """The adapter that is judged, by place and content; None if there is none (yet)."""
+    adapter = observed.run.spec.adapter
+    if adapter and adapter.uri and adapter.digest:
+        return NamedAdapter(adapter.uri, adapter.digest)
+    artifact = observed.named_job.status.artifact if observed.named_job else None
+    return NamedAdapter(artifact.uri, artifact.digest) if artifact else None
 
 
 # --- the verdict ---------------------------------------------------------------------------------
 
 
 def _judged(observed: Observed, outcome: EvaluationOutcome) -> tuple[Decision, EvalRunStatus]:
-    gates = judge_all(observed.run.spec.gates, outcome.results)
-    verdict = worst(gates)
+    gates = judge_all(gates_of(observed.run), outcome.results)
+    verdict = worst(gates) if gates else None
     sentence = " ".join(_sentence(each) for each in outcome.results)
     succeeded = holds("Succeeded", "Measured", sentence)
     match verdict:
@@ -100,28 +117,55 @@ def _judged(observed: Observed, outcome: EvaluationOutcome) -> tuple[Decision, E
         case Verdict.FAILED:
             state, passed = EvalState.FAILED, fails("Passed", "GateFailed", sentence)
         case Verdict.INCONCLUSIVE:
-            message = f"{sentence} The interval contains the bound: more items would decide."
+            message = f"{sentence} {_doubt(outcome.results)}"
             state, passed = EvalState.INCONCLUSIVE, fails("Passed", "Inconclusive", message)
+        case None:
+            message = "Nothing was compared with the base model, so there is nothing to pass."
+            state, passed = EvalState.MEASURED, fails("Passed", "NothingCompared", message)
     status = EvalRunStatus(
         verdict=verdict,
-        adapter_digest=outcome.adapter_digest,
+        adapter_digest=outcome.digest,
         base_model_digest=outcome.base_model_digest,
+        chat_template_digest=outcome.chat_template_digest,
         results=outcome.results,
         gates=gates,
+        report=outcome.report,
     )
     return Decision(state, succeeded, passed), status
 
 
-def _sentence(result: SuiteResult) -> str:
-    interval = result.confidence_interval
+def _doubt(results: list[SuiteResult]) -> str:
+    failing = [each for each in results if (each.failed_percent or 0) > MOST_FAILED_PERCENT]
+    if failing:
+        return (
+            f"{failing[0].suite}: the judge failed to rate {failing[0].failed_percent:.0f}% of the "
+            f"answers, and more than {MOST_FAILED_PERCENT:.0f}% is no basis for a verdict: use "
+            "another judge."
+        )
     return (
-        f"{result.suite}: {result.metric} of the base model {result.base:.1f}, of the adapter "
-        f"{result.adapter:.1f}, difference {result.difference:+.1f} "
+        "The interval contains the bound: more items would decide. Raise maxItems, or set "
+        "onInconclusive: Extend on the gate."
+    )
+
+
+def _sentence(result: SuiteResult) -> str:
+    """One suite in one sentence, with its numbers."""
+    base = f"{result.suite}: {result.metric} of the base model {result.base:.1f}"
+    if result.prompted_base is not None:
+        base += f" ({result.prompted_base:.1f} with its best prompt)"
+    interval = result.confidence_interval
+    if result.adapter is None or result.difference is None or interval is None:
+        return f"{base} on {result.items} items."
+    return (
+        f"{base}, of the adapter {result.adapter:.1f}, difference {result.difference:+.1f} "
         f"[{interval.lower:+.1f}, {interval.upper:+.1f}] on {result.items} items."
     )
 
 
 # --- measuring -----------------------------------------------------------------------------------
+
+#: Where a warning begins: fewer items show only differences that nobody would miss anyway.
+MOST_DETECTABLE_POINTS = 10.0
 
 STATES = {
     Stage.PENDING: EvalState.PENDING,
@@ -134,6 +178,13 @@ STATES = {
 
 def _measuring(observed: Observed, settings: Settings, now: datetime) -> Decision:
     run = observed.run
+    if trouble := _no_adapter_yet(observed):
+        return Decision(
+            EvalState.WAITING,
+            unknown("Succeeded", trouble.reason, trouble.message),
+            fails("Passed", "NoVerdict", "There is no verdict yet."),
+            requeue_after=settings.progress_interval,
+        )
     missing = missing_config_map(observed.missing_config_map, run.metadata)
     step = advance(observed.attempt, run.status, run.spec.backoff_limit, missing, settings, now)
     return Decision(
@@ -146,6 +197,30 @@ def _measuring(observed: Observed, settings: Settings, now: datetime) -> Decisio
     )
 
 
+def _no_adapter_yet(observed: Observed) -> Trouble | None:
+    """Why a FineTuneJob that the run names has no adapter to judge."""
+    adapter = observed.run.spec.adapter
+    if observed.attempt or adapter is None or adapter.job is None or _adapter(observed):
+        return None
+    if observed.named_job is None:
+        message = f"The FineTuneJob {adapter.job} does not exist: apply it, or correct adapter.job."
+        return Trouble("JobNotFound", message)
+    return Trouble("NotTrained", f"The FineTuneJob {adapter.job} has not trained its adapter yet.")
+
+
+def _sample_sizes(run: EvalRun) -> Finding | None:
+    """What so few questions cannot show, said before anything is spent on asking them."""
+    small = [
+        f"{suite.name}: {suite.max_items} items detect {points:g} points"
+        for suite in run.spec.suites
+        if suite.dataset and (points := detectable_points(suite.max_items)) > MOST_DETECTABLE_POINTS
+    ]
+    if not small:
+        return None
+    message = f"{'; '.join(small)}; smaller differences will stay Inconclusive. Raise maxItems."
+    return holds("Warning", "FewItems", message)
+
+
 # --- status --------------------------------------------------------------------------------------
 
 
@@ -153,13 +228,15 @@ def _completed(
     observed: Observed, decision: Decision, status: EvalRunStatus, now: datetime
 ) -> EvalRunStatus:
     run, before = observed.run, observed.run.status
-    finished = status.verdict is not None
+    finished = bool(status.results)
     memory = remembered_attempts(observed.attempt, decision.start, before, has_result=finished)
     findings = [
         decision.succeeded,
         decision.passed,
         *kstatus(decision.state, decision.succeeded, decision.stalled, finished=finished),
     ]
+    if warning := _sample_sizes(run):
+        findings.append(warning)
     return status.model_copy(
         update={
             **memory,

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tunesmith.api.evalrun import Gate, GateResult, SuiteResult, Verdict
+from tunesmith.api.evalrun import EvalRun, GateResult, SuiteResult
+from tunesmith.api.evaluation_suite import Gate, OnInconclusive, all_gates
+from tunesmith.api.verdict import Verdict, judge
 
 #: The worst gate decides: a failure outweighs a doubt, a doubt outweighs a pass.
 SEVERITY = [Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PASSED]
+#: A judge that fails more often than this is no judge, whatever its other ratings say.
+MOST_FAILED_PERCENT = 5.0
 
 
-def judge(gate: Gate, result: SuiteResult) -> Verdict:
-    """Passed when the whole interval lies above the bound, Failed when none of it does.
-
-    An interval that only touches the bound does not lie above it: equal is not better.
-    """
-    interval = result.confidence_interval
-    if interval.lower > gate.minimum_difference:
-        return Verdict.PASSED
-    if interval.upper <= gate.minimum_difference:
-        return Verdict.FAILED
-    return Verdict.INCONCLUSIVE
+def gates_of(run: EvalRun) -> list[Gate]:
+    """What must hold: nothing, where nothing is compared."""
+    if run.spec.adapter is None and run.spec.merged_model is None:
+        return []
+    return all_gates(run.spec.suites, run.spec.gates)
 
 
 def judge_all(gates: Iterable[Gate], results: Iterable[SuiteResult]) -> list[GateResult]:
@@ -30,10 +28,27 @@ def judge_all(gates: Iterable[Gate], results: Iterable[SuiteResult]) -> list[Gat
         GateResult(
             suite=gate.suite,
             minimum_difference=gate.minimum_difference,
-            verdict=judge(gate, by_suite[gate.suite]),
+            verdict=_settled(gate, _judged(gate, by_suite[gate.suite])),
         )
         for gate in gates
     ]
+
+
+def _judged(gate: Gate, result: SuiteResult) -> Verdict:
+    if result.confidence_interval is None or (result.failed_percent or 0) > MOST_FAILED_PERCENT:
+        return Verdict.INCONCLUSIVE
+    return judge(gate.minimum_difference, result.confidence_interval)
+
+
+def _settled(gate: Gate, verdict: Verdict) -> Verdict:
+    """A doubt, as the gate wants it to be taken."""
+    match verdict, gate.on_inconclusive:
+        case Verdict.INCONCLUSIVE, OnInconclusive.FAIL:
+            return Verdict.FAILED
+        case Verdict.INCONCLUSIVE, OnInconclusive.PASS:
+            return Verdict.PASSED
+        case _:
+            return verdict
 
 
 def worst(results: Iterable[GateResult]) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.api.objects import PodTemplate, Resources, SecretReference
-from tunesmith.api.trainer_contract import HUB_TOKEN_VARIABLE, SCRATCH_FOLDER
+from tunesmith.api.trainer_contract import SCRATCH_FOLDER
 from tunesmith.kube.pods import MAIN_CONTAINER
 
 Object = dict[str, Any]
@@ -50,13 +50,13 @@ def container_resources(resources: Resources) -> Object:
     return {"requests": requests, "limits": limits}
 
 
-def hub_token(secrets: list[SecretReference | None]) -> list[Object]:
-    """The hub's token, from the first Secret that a source names."""
+def key_from(variable: str, secrets: list[SecretReference | None]) -> list[Object]:
+    """An environment variable from the key of that name of the first Secret that is named."""
     named = next((each for each in secrets if each), None)
     if named is None:
         return []
-    source = {"secretKeyRef": {"name": named.name, "key": HUB_TOKEN_VARIABLE}}
-    return [{"name": HUB_TOKEN_VARIABLE, "valueFrom": source}]
+    source = {"secretKeyRef": {"name": named.name, "key": variable}}
+    return [{"name": variable, "valueFrom": source}]
 
 
 def pod(

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.api.evalrun import ConfidenceInterval, EvalRun, Metric, SuiteResult
+from tunesmith.api.evalrun import Asked, EvalRun, SuiteResult
+from tunesmith.api.evaluation_suite import Metric
 from tunesmith.api.finetunejob import (
     Artifact,
     DatasetReceipt,
@@ -22,6 +23,7 @@ from tunesmith.api.trainer_contract import (
     TerminationMessage,
     TrainingOutcome,
 )
+from tunesmith.api.verdict import ConfidenceInterval
 from tunesmith.settings import Settings
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -174,10 +176,11 @@ def trained() -> TerminationMessage:
     )
 
 
-def measured(lower: float = 10, upper: float = 30) -> EvaluationOutcome:
+def measured(lower: float = 10, upper: float = 30, **changes: Any) -> EvaluationOutcome:
     return EvaluationOutcome(
-        adapter_digest=DIGEST,
+        digest=DIGEST,
         base_model_digest=BASE_DIGEST,
+        chat_template_digest=BASE_DIGEST,
         results=[
             SuiteResult(
                 suite="held-out",
@@ -187,8 +190,9 @@ def measured(lower: float = 10, upper: float = 30) -> EvaluationOutcome:
                 adapter=60,
                 difference=20,
                 confidence_interval=ConfidenceInterval(lower=lower, upper=upper),
-                dataset_digest=BASE_DIGEST,
-            )
+                detectable=12.5,
+                asked=Asked(data=BASE_DIGEST, prompts=BASE_DIGEST),
+            ).model_copy(update=changes)
         ],
     )
 

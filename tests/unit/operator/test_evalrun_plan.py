@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from tunesmith.api.evalrun import EvalRunStatus, EvalState, Gate, GateResult, Verdict
+from tunesmith.api.evalrun import EvalRunStatus, EvalState, GateResult
+from tunesmith.api.evaluation_suite import Gate, OnInconclusive, Suite, all_gates
+from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import ConditionStatus
 from tunesmith.api.trainer_contract import TerminationMessage
+from tunesmith.api.verdict import ConfidenceInterval, Verdict, judge
 from tunesmith.evalrun.plan import Observed, plan
-from tunesmith.evalrun.verdict import judge, worst
+from tunesmith.evalrun.verdict import judge_all, worst
 from tunesmith.kube.attempts import latest_attempt
 from tunesmith.kube.conditions import find
+from tunesmith.kube.plan import Plan
 
 from tests.unit.operator import given
 
@@ -40,8 +46,107 @@ def status_after(lower: float, upper: float) -> EvalRunStatus:
 def test_the_whole_interval_decides_and_equal_is_not_better(
     lower: float, upper: float, bound: float, verdict: Verdict
 ) -> None:
-    result = given.measured(lower, upper).results[0]
-    assert judge(Gate(suite="held-out", minimum_difference=bound), result) is verdict
+    assert judge(bound, ConfidenceInterval(lower=lower, upper=upper)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("wish", "verdict"),
+    [
+        (None, Verdict.INCONCLUSIVE),
+        (OnInconclusive.FAIL, Verdict.FAILED),
+        (OnInconclusive.PASS, Verdict.PASSED),
+        (OnInconclusive.EXTEND, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_a_gate_says_what_a_doubt_becomes(wish: OnInconclusive | None, verdict: Verdict) -> None:
+    gate = Gate(suite="held-out", on_inconclusive=wish)
+    assert judge_all([gate], given.measured(-1, 5).results)[0].verdict is verdict
+    assert judge_all([gate], given.measured(1, 5).results)[0].verdict is Verdict.PASSED
+
+
+@pytest.mark.parametrize(
+    ("failed", "verdict"), [(5.0, Verdict.PASSED), (5.1, Verdict.INCONCLUSIVE)]
+)
+def test_a_judge_that_fails_too_often_decides_nothing(failed: float, verdict: Verdict) -> None:
+    results = given.measured(1, 5, failed_percent=failed).results
+    assert judge_all([Gate(suite="held-out")], results)[0].verdict is verdict
+
+
+def test_a_suite_that_no_gate_names_has_the_usual_one() -> None:
+    suites = [
+        Suite.model_validate({"name": "task", "dataset": {"uri": "pvc://data/a.jsonl"}}),
+        Suite.model_validate({"name": "knowledge", "benchmark": {"name": "mmlu"}}),
+        Suite.model_validate({"name": "other", "benchmark": {"name": "mmlu"}}),
+        Suite.model_validate(
+            {
+                "name": "talk",
+                "mtBench": {
+                    "questions": "pvc://data/q.jsonl",
+                    "judge": {"url": "http://judge/v1", "model": "judge"},
+                },
+            }
+        ),
+    ]
+    found = all_gates(suites, [Gate(suite="other", minimum_difference=-1)])
+    assert {each.suite: each.minimum_difference for each in found} == {
+        "task": 0,
+        "knowledge": -3,
+        "other": -1,
+        "talk": -0.3,
+    }
+
+
+def test_a_base_model_alone_is_measured_and_passes_nothing() -> None:
+    outcome = given.measured(adapter=None, difference=None, confidence_interval=None)
+    message = TerminationMessage(evaluation=outcome.model_copy(update={"digest": None}))
+    jobs = [given.batch_job(finished="Complete")]
+    attempt = latest_attempt(jobs, [given.ended(message, 0)])
+    run = given.evalrun(adapter=None, gates=[])
+    status = plan(Observed(run, attempt, jobs), given.SETTINGS, given.NOW).status
+    assert isinstance(status, EvalRunStatus)
+    assert (status.state, status.verdict) == (EvalState.MEASURED, None)
+    passed = find(status.conditions, "Passed")
+    assert passed is not None
+    assert (passed.status, passed.reason) == (ConditionStatus.FALSE, "NothingCompared")
+    later = plan(
+        Observed(given.evalrun(adapter=None, gates=[], status=status.to_json())),
+        given.SETTINGS,
+        given.NOW,
+    )
+    assert not later.create
+
+
+def named_job_plan(job: FineTuneJob | None) -> Plan:
+    run = given.evalrun(adapter={"job": "triage"})
+    return plan(Observed(run, named_job=job), given.SETTINGS, given.NOW)
+
+
+def test_a_run_of_a_job_waits_until_the_job_has_an_adapter() -> None:
+    reasons = []
+    for job in (None, given.finetunejob()):
+        waiting = named_job_plan(job)
+        assert not waiting.create
+        assert waiting.requeue_after
+        assert isinstance(waiting.status, EvalRunStatus)
+        succeeded = find(waiting.status.conditions, "Succeeded")
+        assert succeeded is not None
+        reasons.append(succeeded.reason)
+    assert reasons == ["JobNotFound", "NotTrained"]
+    trained = given.finetunejob(status={"artifact": given.artifact().to_json()})
+    config_map, *_ = named_job_plan(trained).create
+    planned = json.loads(config_map["data"]["plan.json"])
+    assert (planned["adapter"]["uri"], planned["digest"]) == (given.artifact().uri, given.DIGEST)
+
+
+def test_what_so_few_items_cannot_show_is_said_before_they_are_asked() -> None:
+    suite = {"name": "held-out", "dataset": {"uri": "pvc://adapters/h.jsonl"}}
+    for items, warned in ((100, "100 items detect 12.5 points"), (500, None)):
+        run = given.evalrun(suites=[{**suite, "maxItems": items}])
+        status = plan(Observed(run), given.SETTINGS, given.NOW).status
+        assert isinstance(status, EvalRunStatus)
+        warning = find(status.conditions, "Warning")
+        assert (warning is None) == (warned is None)
+        assert warning is None or str(warned) in warning.message
 
 
 def test_the_worst_gate_decides() -> None:
