@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from tunesmith.api.evaluation_suite import BenchmarkSize
+from tunesmith.api.locations import PVC_PATTERN
+
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True)
+class GeneralKnowledge:
+    """A benchmark for every FineTuneJob that has none of its own: does it forget?"""
+
+    size: BenchmarkSize
+    #: pvc:// folder of the prepared data, on a claim of each namespace; None for the hub.
+    data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,8 @@ class Settings:
     image_pull_policy: str = "IfNotPresent"
     #: Where KEDA finds vLLM's metrics; empty: there is no autoscaling.
     prometheus_address: str = ""
+    #: None: only what a job asks for itself is measured.
+    general_knowledge: GeneralKnowledge | None = None
     identity: str = field(default_factory=socket.gethostname)
     workers: int = 16
     health_port: int = 8080
@@ -35,7 +50,8 @@ class Settings:
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
-    """Settings from TUNESMITH_* variables. Raises SystemExit naming the first that is missing."""
+    """Settings from TUNESMITH_* variables. Raises SystemExit naming the first that is missing or
+    unusable."""
 
     def required(name: str) -> str:
         value = environment.get(f"TUNESMITH_{name}", "")
@@ -53,6 +69,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         operator_image=required("OPERATOR_IMAGE"),
         operator_namespace=environment.get("TUNESMITH_NAMESPACE") or _own_namespace(),
         prometheus_address=environment.get("TUNESMITH_PROMETHEUS_ADDRESS", ""),
+        general_knowledge=_general_knowledge(environment),
         image_pull_policy=environment.get("TUNESMITH_IMAGE_PULL_POLICY", "IfNotPresent"),
         workers=int(environment.get("TUNESMITH_WORKERS", "16")),
         health_port=int(environment.get("TUNESMITH_HEALTH_PORT", "8080")),
@@ -60,6 +77,19 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         progress_interval=seconds("PROGRESS_INTERVAL", Settings.progress_interval),
         first_retry_delay=seconds("FIRST_RETRY_DELAY", Settings.first_retry_delay),
     )
+
+
+def _general_knowledge(environment: Mapping[str, str]) -> GeneralKnowledge | None:
+    size = environment.get("TUNESMITH_GENERAL_KNOWLEDGE") or "Off"
+    data = environment.get("TUNESMITH_GENERAL_KNOWLEDGE_DATA") or None
+    if size not in ("Off", *BenchmarkSize):
+        raise SystemExit(f"TUNESMITH_GENERAL_KNOWLEDGE is {size!r}: write Off, Full or Fast")
+    if data and not re.match(PVC_PATTERN, data):
+        raise SystemExit(
+            f"TUNESMITH_GENERAL_KNOWLEDGE_DATA is {data!r}: write pvc://CLAIM/FOLDER, or nothing "
+            "for the hub"
+        )
+    return None if size == "Off" else GeneralKnowledge(BenchmarkSize(size), data)
 
 
 def _own_namespace() -> str:

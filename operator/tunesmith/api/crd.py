@@ -78,6 +78,7 @@ DEFINITIONS = [
             Column("Verdict", ".status.evaluation.verdict"),
             reason_column("Succeeded"),
             Column("Base", ".spec.baseModel.uri", priority=1),
+            Column("Preflight", '.status.conditions[?(@.type=="Preflight")].reason', priority=1),
             Column("Attempt", ".status.attempt", "integer", priority=1),
             Column("Digest", ".status.artifact.digest", priority=1),
             AGE,

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from tunesmith.api.evalrun import Metric, Verdict
+from tunesmith.api.job_evaluation import Adjustment, Evaluation, JobEvaluation, JobPreflight
 from tunesmith.api.locations import (
     CONFIG_MAP_PATTERN,
     HUB_DATASET_PATTERN,
@@ -22,6 +22,7 @@ from tunesmith.api.objects import (
     Condition,
     DatasetFormat,
     Digest,
+    HeldOut,
     ModelSource,
     ObjectMeta,
     PodTemplate,
@@ -36,22 +37,6 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 #: The longest name whose children's names still fit into a label (63 characters).
 MAXIMUM_NAME_LENGTH = 40
-
-
-class HeldOut(ApiModel):
-    """The examples that training never sees."""
-
-    fraction: float = Field(
-        default=0.1,
-        description=(
-            "Share of the examples set aside for evaluation, chosen by content before any "
-            "cleaning: at least 0.1, at most 0.5."
-        ),
-        json_schema_extra=between(
-            0.1, 0.5, "heldOut.fraction", "at least a tenth of the data must stay unseen"
-        ),
-    )
-    seed: int = Field(default=42, description="Seed of the choice; the same seed, the same split.")
 
 
 class DatasetSource(ApiModel):
@@ -213,36 +198,6 @@ class Output(ApiModel):
     )
 
 
-class Evaluation(ApiModel):
-    """How the adapter must prove itself before it is served."""
-
-    metric: Metric = Field(
-        default=Metric.AUTO,
-        description=(
-            "Metric on the held-out examples. Auto: JsonFieldF1 when every answer is a JSON "
-            "object, Accuracy when there are at most 20 different answers, else TokenF1."
-        ),
-    )
-    minimum_difference: float = Field(
-        default=0,
-        description=(
-            "Points (0-100) by which the adapter must beat the prompted base model: the lower end "
-            "of the confidence interval must lie above this."
-        ),
-        json_schema_extra=between(-100, 100, "evaluation.minimumDifference"),
-    )
-    max_items: int = Field(
-        default=500,
-        description="At most this many held-out examples are asked, in the order of the split.",
-        json_schema_extra=between(2, 100000, "evaluation.maxItems"),
-    )
-    max_new_tokens: int = Field(
-        default=256,
-        description="Longest answer in tokens.",
-        json_schema_extra=between(1, 8192, "evaluation.maxNewTokens"),
-    )
-
-
 class FineTuneJobSpec(ApiModel):
     """What to train, on what, and where the result goes."""
 
@@ -331,6 +286,11 @@ class Progress(ApiModel):
     epoch: float | None = Field(default=None, description="Passes over the data so far.")
     loss: float | None = Field(default=None, description="Training loss of the last steps.")
     eval_loss: float | None = Field(default=None, description="Last loss on held-out examples.")
+    eval_losses: list[float] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Loss on held-out examples after each epoch, in their order.",
+    )
     tokens_per_second: float | None = Field(default=None, description="Tokens trained a second.")
     peak_memory_bytes: int | None = Field(
         default=None, description="Most memory used so far, of the GPU or else of the process."
@@ -358,23 +318,11 @@ class DatasetReceipt(ApiModel):
     train_rows: int = Field(description="Rows trained on.")
 
 
-class JobEvaluation(ApiModel):
-    """The verdict of this job's EvalRun."""
-
-    name: str = Field(max_length=253, description="Name of the EvalRun.")
-    verdict: Verdict | None = Field(default=None, description="Its verdict.")
-    adapter_digest: Digest | None = Field(
-        default=None, description="The adapter that the verdict is about."
-    )
-    metric: str | None = Field(default=None, max_length=64, description="What was measured.")
-    base: float | None = Field(default=None, description="Score of the base model, 0-100.")
-    adapter: float | None = Field(default=None, description="Score with the adapter, 0-100.")
-
-
 class JobState(StrEnum):
     """One word for people, derived from the conditions and never read back."""
 
     PENDING = "Pending"
+    PREFLIGHT = "Preflight"
     PREPARING = "Preparing"
     TRAINING = "Training"
     SAVING = "Saving"
@@ -395,6 +343,7 @@ class FineTuneJobStatus(AttemptStatus):
         max_length=16,
         description=(
             "Succeeded: trained and stored. Ready: passed its evaluation and may be served. "
+            "Preflight: the base model is where fine-tuning pays off. "
             "Reconciling, Stalled: for tools. Warning: something outside the proven range."
         ),
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
@@ -402,7 +351,15 @@ class FineTuneJobStatus(AttemptStatus):
     progress: Progress | None = Field(default=None, description="How far training is.")
     dataset: DatasetReceipt | None = Field(default=None, description="What became of the rows.")
     artifact: Artifact | None = Field(default=None, description="The adapter that came out.")
+    preflight: JobPreflight | None = Field(
+        default=None, description="What the base model could do before training."
+    )
     evaluation: JobEvaluation | None = Field(default=None, description="How it was judged.")
+    adjustments: list[Adjustment] = Field(
+        default_factory=list,
+        max_length=5,
+        description="The changes that evaluation.onFailure: Retry made to training, oldest first.",
+    )
     completion_time: Timestamp | None = Field(default=None, description="When training succeeded.")
 
 

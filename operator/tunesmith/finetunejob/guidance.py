@@ -9,16 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesmith.api.finetunejob import DatasetReceipt, Lora
+from tunesmith.api.sample_size import detectable_points
 
 FEWEST_EXAMPLES = 100
 MOST_EXAMPLES = 5000
-#: Below this many held-out rows only a large difference can be told from chance.
-FEWEST_HELD_OUT = 50
+#: A difference that an adapter is expected to show, in points.
+EXPECTED_POINTS = 10.0
 
 
-def warnings(lora: Lora, dataset: DatasetReceipt | None) -> list[str]:
-    """One sentence for each thing that is unusual."""
-    return [*_lora_warnings(lora), *(_dataset_warnings(dataset) if dataset else ())]
+def warnings(lora: Lora, dataset: DatasetReceipt | None, held_out_items: int | None) -> list[str]:
+    """One sentence for each thing that is unusual.
+
+    ``held_out_items`` are the examples that the verdict rests on, once they are counted.
+    """
+    return [
+        *_lora_warnings(lora),
+        *(_dataset_warnings(dataset) if dataset else ()),
+        *(_sample_warnings(held_out_items) if held_out_items else ()),
+    ]
 
 
 def _lora_warnings(lora: Lora) -> Iterator[str]:
@@ -44,8 +52,13 @@ def _dataset_warnings(dataset: DatasetReceipt) -> Iterator[str]:
             f"{dataset.train_rows} examples to train on: more than {MOST_EXAMPLES} seldom help; "
             "fewer and cleaner ones often do."
         )
-    if dataset.held_out_rows < FEWEST_HELD_OUT:
+
+
+def _sample_warnings(items: int) -> Iterator[str]:
+    points = detectable_points(items)
+    if points > EXPECTED_POINTS:
         yield (
-            f"Only {dataset.held_out_rows} held-out examples: a small gain cannot be told from "
-            "chance, and the verdict may be Inconclusive. Raise dataset.heldOut.fraction."
+            f"{items} held-out examples detect {points:g} points: a smaller gain cannot be told "
+            "from chance, and the verdict may be Inconclusive. Raise dataset.heldOut.fraction or "
+            "evaluation.maxItems, or add data."
         )

@@ -6,7 +6,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.objects import Kind
-from tunesmith.finetunejob.plan import Observed
+from tunesmith.finetunejob.decision import Observed
 from tunesmith.kube.attempts import AttemptState, latest_attempt
 from tunesmith.kube.cluster import Cluster
 from tunesmith.kube.labels import is_controlled_by, owner_labels

@@ -163,8 +163,12 @@ class AttemptFields(TypedDict):
 def remembered_attempts(
     attempt: Attempt | None, start: Start | None, before: AttemptStatus, *, has_result: bool
 ) -> AttemptFields:
-    """What the next status remembers of the attempts; after a result nothing fails any more."""
-    if has_result and before.attempt:
+    """What the next status remembers of the attempts; after a result nothing fails any more.
+
+    Only a newer attempt than the remembered one counts then: a result of its own.
+    """
+    is_newer = attempt is not None and attempt.number > (before.attempt or 0)
+    if has_result and before.attempt and not is_newer:
         return {
             "attempt": before.attempt,
             "counted_failures": before.counted_failures or 0,

@@ -14,6 +14,8 @@ MANAGER = "tunesmith"
 APPLIED = f"{GROUP}/applied"
 ATTEMPT = f"{GROUP}/attempt"
 COUNTED_FAILURES = f"{GROUP}/counted-failures"
+#: What the training of this attempt changes in its spec, as JSON.
+ADJUSTMENTS = f"{GROUP}/adjustments"
 
 #: Label that names the owner of a child, by the owner's kind.
 OWNER_LABELS = {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from tunesmith.api.locations import parse_location
 from tunesmith.api.objects import Kind, ObjectMeta, PodTemplate, Resources, SecretReference
 from tunesmith.api.trainer_contract import (
+    HUB_TOKEN_VARIABLE,
+    JUDGE_KEY_VARIABLE,
     PLAN_PATH,
     PROGRESS_PORT,
     SCRATCH_FOLDER,
@@ -18,7 +20,7 @@ from tunesmith.api.trainer_contract import (
 )
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES, child_metadata
-from tunesmith.kube.pod_spec import container_resources, hub_token, pod
+from tunesmith.kube.pod_spec import container_resources, key_from, pod
 from tunesmith.kube.volumes import Mount, path_in_pod, volumes
 
 Object = dict[str, Any]
@@ -48,6 +50,9 @@ class TrainerJob:
     image: str
     image_pull_policy: str
     active_deadline_seconds: int | None = None
+    judge_secrets: list[SecretReference | None] = field(default_factory=list)
+    #: On the Job and its plan.
+    annotations: dict[str, str] = field(default_factory=dict)
 
     def objects(self) -> list[Object]:
         """The plan first, so that the pod never waits for it."""
@@ -56,7 +61,10 @@ class TrainerJob:
     def _metadata(self) -> Object:
         metadata = child_metadata(self.kind, self.owner, self.name)
         metadata["labels"][ATTEMPT] = str(self.start.number)
-        metadata["annotations"] = {COUNTED_FAILURES: str(self.start.counted_failures)}
+        metadata["annotations"] = {
+            COUNTED_FAILURES: str(self.start.counted_failures),
+            **self.annotations,
+        }
         return metadata
 
     def _plan_config_map(self) -> Object:
@@ -107,7 +115,8 @@ class TrainerJob:
             "env": [
                 {"name": "HOME", "value": SCRATCH_FOLDER},
                 {"name": "PYTHONUNBUFFERED", "value": "1"},
-                *hub_token(self.secrets),
+                *key_from(HUB_TOKEN_VARIABLE, self.secrets),
+                *key_from(JUDGE_KEY_VARIABLE, self.judge_secrets),
             ],
             "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
             "resources": container_resources(self.resources),

@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tunesmith.api.evalrun import EvalRun, Verdict
+from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJobStatus, JobState, Progress, TrainingPhase
 from tunesmith.api.objects import Condition, ConditionStatus
 from tunesmith.api.trainer_contract import ExitCode, ProgressReport, plan_digest
-from tunesmith.finetunejob.objects import eval_run, training_job, training_plan
-from tunesmith.finetunejob.plan import Observed, plan
+from tunesmith.api.verdict import Verdict
+from tunesmith.finetunejob.decision import Observed
+from tunesmith.finetunejob.objects import training_job, training_plan
+from tunesmith.finetunejob.plan import plan
 from tunesmith.kube.attempts import Start, latest_attempt
 from tunesmith.kube.conditions import find
 from tunesmith.kube.plan import Plan
 
 from tests.unit.operator import given
+
+AT_ONCE = {"preflight": "Skip"}
 
 
 def planned(observed: Observed) -> Plan:
@@ -53,7 +57,7 @@ def judged(verdict: Verdict, digest: str = given.DIGEST) -> EvalRun:
 
 
 def test_a_new_job_gets_its_plan_and_its_first_batch_job() -> None:
-    made = planned(Observed(given.finetunejob()))
+    made = planned(Observed(given.finetunejob(evaluation=AT_ONCE)))
     assert [(each["kind"], each["metadata"]["name"]) for each in made.create] == [
         ("ConfigMap", "triage-train-1"),
         ("Job", "triage-train-1"),
@@ -62,13 +66,13 @@ def test_a_new_job_gets_its_plan_and_its_first_batch_job() -> None:
 
 
 def test_every_condition_is_set_at_the_first_visit() -> None:
-    made = planned(Observed(given.finetunejob()))
+    made = planned(Observed(given.finetunejob(evaluation=AT_ONCE)))
     types = [each.type for each in made.status.conditions]
     assert types == ["Succeeded", "Ready", "Reconciling", "Stalled"]
 
 
 def test_the_same_observation_gives_the_same_plan() -> None:
-    for seen in (Observed(given.finetunejob()), trained()):
+    for seen in (Observed(given.finetunejob(evaluation=AT_ONCE)), trained()):
         assert planned(seen) == planned(seen)
 
 
@@ -85,7 +89,8 @@ def test_a_running_pod_shows_its_progress() -> None:
 
 def test_a_pod_that_does_not_answer_keeps_the_last_progress() -> None:
     last = {"phase": "Training", "step": 5, "totalSteps": 20}
-    made = planned(observed([given.batch_job()], [given.pod()], status={"progress": last}))
+    status = {"attempt": 1, "progress": last}
+    made = planned(observed([given.batch_job()], [given.pod()], status=status))
     assert status_of(made).progress == Progress.model_validate(last)
 
 
@@ -179,6 +184,38 @@ def test_a_small_dataset_is_a_warning_once_its_rows_are_counted() -> None:
     assert "Only 30 examples" in condition(made, "Warning").message
 
 
+def test_few_held_out_examples_are_a_warning_that_says_what_they_can_show() -> None:
+    status = {"dataset": given.receipt(held_out_rows=100).to_json()}
+    made = planned(observed([given.batch_job()], [given.pod()], status=status))
+    assert "100 held-out examples detect 12.5 points" in condition(made, "Warning").message
+
+
+def test_before_the_rows_are_counted_nothing_is_said_about_them() -> None:
+    made = planned(observed([given.batch_job()], [given.pod()]))
+    assert find(made.status.conditions, "Warning") is None
+
+
+def test_enough_held_out_examples_are_no_warning_unless_few_of_them_are_asked() -> None:
+    status = {"dataset": given.receipt(held_out_rows=400).to_json()}
+    jobs, pods = [given.batch_job()], [given.pod()]
+    assert find(planned(observed(jobs, pods, status)).status.conditions, "Warning") is None
+    job = given.finetunejob(status=status, evaluation={"maxItems": 50})
+    made = planned(observed(jobs, pods, job=job))
+    assert "50 held-out examples detect 17.7 points" in condition(made, "Warning").message
+
+
+def test_a_message_says_which_gates_failed_and_what_to_change() -> None:
+    run = judged(Verdict.FAILED)
+    gates = [{"suite": "held-out", "minimumDifference": 0, "verdict": "Failed"}]
+    failed = EvalRun.model_validate(
+        {**run.model_dump(), "status": {**run.status.to_json(), "gates": gates}}
+    )
+    made = planned(trained(eval_runs=[failed]))
+    message = condition(made, "Ready").message
+    assert "it failed on held-out (TokenF1: base model 40.0, adapter 60.0)" in message
+    assert "Look through the data" in message
+
+
 def test_every_attempt_has_the_same_plan_so_that_a_result_is_found_again() -> None:
     job = given.finetunejob()
     assert plan_digest(training_plan(job, given.SETTINGS)) == plan_digest(
@@ -218,10 +255,3 @@ def test_a_secret_is_handed_to_the_pod_by_reference() -> None:
     (container,) = job["spec"]["template"]["spec"]["containers"]
     token = next(each for each in container["env"] if each["name"] == "HF_TOKEN")
     assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "HF_TOKEN"}
-
-
-def test_the_eval_run_asks_the_sealed_examples_of_this_very_dataset() -> None:
-    run = eval_run(given.finetunejob(), given.artifact(), given.receipt())
-    dataset = run["spec"]["suites"][0]["dataset"]
-    assert dataset["uri"] == f"{given.artifact().uri}/heldout.jsonl"
-    assert dataset["digest"] == given.BASE_DIGEST

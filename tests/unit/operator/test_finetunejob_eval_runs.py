@@ -1,0 +1,122 @@
+"""The EvalRuns that a FineTuneJob makes, before training and after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tunesmith.api.evaluation_suite import BenchmarkSize
+from tunesmith.finetunejob.eval_runs import eval_run, preflight_run
+from tunesmith.settings import GeneralKnowledge, settings_from
+
+from tests.unit.operator import given
+
+MMLU = {"name": "mmlu", "benchmark": {"name": "mmlu", "size": "Fast"}}
+
+
+def after(**evaluation: Any) -> dict[str, Any]:
+    job = given.finetunejob(evaluation=evaluation)
+    made = eval_run(job, given.artifact(), given.receipt(), given.SETTINGS)
+    return dict(made["spec"])
+
+
+def before(**evaluation: Any) -> dict[str, Any]:
+    return dict(preflight_run(given.finetunejob(evaluation=evaluation), given.SETTINGS)["spec"])
+
+
+def test_the_sealed_examples_of_this_very_dataset_are_asked() -> None:
+    dataset = after()["suites"][0]["dataset"]
+    assert dataset["uri"] == f"{given.artifact().uri}/heldout.jsonl"
+    assert dataset["digest"] == given.BASE_DIGEST
+
+
+def test_the_base_models_prompt_is_chosen_on_examples_of_the_training_side() -> None:
+    prompted = after(systemPrompts=["Be brief."])["suites"][0]["promptedBase"]
+    assert prompted["examples"]["uri"] == f"{given.artifact().uri}/prompt-examples.jsonl"
+    assert prompted["systemPrompts"] == ["Be brief."]
+    assert "promptedBase" not in after(promptedBase=False)["suites"][0]
+
+
+def test_further_suites_and_their_gates_are_handed_on_as_they_are() -> None:
+    spec = after(
+        suites=[MMLU],
+        gates=[{"suite": "mmlu", "minimumDifference": -2}],
+        minimumDifference=1,
+        onInconclusive="Extend",
+    )
+    assert [each["name"] for each in spec["suites"]] == ["held-out", "mmlu"]
+    assert spec["gates"] == [
+        {"suite": "held-out", "minimumDifference": 1.0, "onInconclusive": "Extend"},
+        {"suite": "mmlu", "minimumDifference": -2.0},
+    ]
+
+
+def test_the_run_before_training_has_no_adapter_and_asks_what_will_be_held_out() -> None:
+    spec = before(suites=[MMLU])
+    assert "adapter" not in spec
+    assert spec["gates"] == []
+    held_out, mmlu = spec["suites"]
+    assert held_out["dataset"]["uri"] == "pvc://data/tickets.jsonl"
+    assert held_out["dataset"]["heldOut"] == {"fraction": 0.1, "seed": 42}
+    assert "examples" not in held_out["promptedBase"]
+    assert mmlu["name"] == "mmlu"
+
+
+def test_both_runs_keep_the_base_models_answers_in_one_folder_for_the_namespace() -> None:
+    folder = "pvc://adapters/tuned/team/base-results"
+    assert before()["baseResultsUri"] == after()["baseResultsUri"] == folder
+
+
+def test_a_token_for_the_dataset_goes_with_it() -> None:
+    dataset = {"uri": "hf://datasets/org/rows/train.jsonl", "secretRef": {"name": "hub"}}
+    spec = preflight_run(given.finetunejob(dataset=dataset), given.SETTINGS)["spec"]
+    assert spec["suites"][0]["dataset"]["secretRef"] == {"name": "hub"}
+
+
+def test_the_longest_job_name_still_gives_a_name_for_both_runs() -> None:
+    job = given.finetunejob("j" * 40)
+    made = [
+        preflight_run(job, given.SETTINGS),
+        eval_run(job, given.artifact(), None, given.SETTINGS),
+    ]
+    assert all(len(each["metadata"]["name"]) <= 52 for each in made)
+
+
+def suites_with_platform(*suites: dict[str, Any]) -> list[dict[str, Any]]:
+    settings = replace(
+        given.SETTINGS,
+        general_knowledge=GeneralKnowledge(BenchmarkSize.FAST, "pvc://tasks/mmlu"),
+    )
+    job = given.finetunejob(evaluation={"suites": suites})
+    return list(eval_run(job, given.artifact(), None, settings)["spec"]["suites"][1:])
+
+
+def test_the_platforms_benchmark_is_added_to_a_job_without_one() -> None:
+    (suite,) = suites_with_platform()
+    assert suite["name"] == "general-knowledge"
+    assert suite["benchmark"] == {"name": "mmlu", "size": "Fast", "data": "pvc://tasks/mmlu"}
+
+
+def test_the_platforms_benchmark_gives_way_to_a_jobs_own() -> None:
+    assert [each["name"] for each in suites_with_platform(MMLU)] == ["mmlu"]
+
+
+IMAGES = {f"TUNESMITH_{name}_IMAGE": "image:1" for name in ("TRAINER", "SERVING", "OPERATOR")}
+
+
+def general_knowledge(size: str, data: str = "") -> GeneralKnowledge | None:
+    chosen = {"TUNESMITH_GENERAL_KNOWLEDGE": size, "TUNESMITH_GENERAL_KNOWLEDGE_DATA": data}
+    return settings_from({**IMAGES, **chosen}).general_knowledge
+
+
+def test_the_platforms_benchmark_is_off_unless_it_is_chosen() -> None:
+    assert settings_from(IMAGES).general_knowledge is None
+    assert general_knowledge("Off", "pvc://tasks/mmlu") is None
+    assert general_knowledge("Full") == GeneralKnowledge(BenchmarkSize.FULL)
+
+
+@pytest.mark.parametrize(("size", "data"), [("full", ""), ("Full", "/mnt/tasks")])
+def test_an_unusable_choice_is_named_at_start(size: str, data: str) -> None:
+    with pytest.raises(SystemExit, match="TUNESMITH_GENERAL_KNOWLEDGE"):
+        general_knowledge(size, data)
