@@ -211,6 +211,14 @@ class Judge(ApiModel):
             "environment variable; the operator never reads it."
         ),
     )
+    max_tokens: int = Field(
+        default=2048,
+        description=(
+            "Longest answer of the judge in tokens, its thoughts included. With question and "
+            "answers it has to fit into the judge's context."
+        ),
+        json_schema_extra=between(64, 131072, "judge.maxTokens"),
+    )
 
 
 class MtBench(ApiModel):

@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 #: Requests in flight at a time.
 CONCURRENCY = 8
-#: Longest answer of the judge in tokens, with its thoughts if it thinks aloud.
-REPLY_TOKENS = 2048
 #: Seconds; a judge on a processor takes minutes.
 TIMEOUT = httpx.Timeout(600, connect=10)
 #: What not every server knows. One that refuses a request is asked again without the first of
@@ -166,9 +164,9 @@ class JudgeClient:
                 {"role": "user", "content": prompt.user},
             ],
             "temperature": 0,
-            "max_tokens": REPLY_TOKENS,
+            "max_tokens": self._judge.max_tokens,
         }
-        extras = {"response_format": prompt.form.response_format, "seed": 0}
+        extras = {"response_format": prompt.form.response_format(self._judge.max_tokens), "seed": 0}
         for left_out in range(self._left_out, len(OPTIONAL) + 1):
             sent = request | {key: extras[key] for key in OPTIONAL[left_out:]}
             said = await self._ask_patiently(client, sent)

@@ -10,7 +10,8 @@ from typing import Any
 
 Choice = int | str
 
-#: In characters. Without a bound a weak judge can write its reason for ever.
+#: In characters. Without a bound a weak judge can write its reason for ever. One for each token
+#: that it may write leaves room for the choice, whatever the reason is made of.
 LONGEST_REASON = 1000
 #: Judges that think aloud end their thoughts so, where the server does not take them out.
 END_OF_THOUGHT = "</think>"
@@ -27,9 +28,8 @@ class ReplyForm:
     field: str
     choices: tuple[Choice, ...]
 
-    @property
-    def response_format(self) -> dict[str, Any]:
-        """The form as OpenAI's API takes it.
+    def response_format(self, max_tokens: int) -> dict[str, Any]:
+        """The form as OpenAI's API takes it, for an answer of so many tokens.
 
         Choices are listed: more servers know ``enum`` than bounds of a number. ``strict`` is left
         out, for with it some servers refuse ``maxLength``.
@@ -38,7 +38,7 @@ class ReplyForm:
         schema = {
             "type": "object",
             "properties": {
-                "reason": {"type": "string", "maxLength": LONGEST_REASON},
+                "reason": {"type": "string", "maxLength": min(LONGEST_REASON, max_tokens)},
                 self.field: {"type": kind, "enum": list(self.choices)},
             },
             "required": ["reason", self.field],

@@ -6,28 +6,19 @@ The tests are the steps of one run and build on each other, in this order.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from examples.demo import chain
 from examples.demo.kubectl import Kubectl, Object, conditions
+from tests.e2e.chain.conftest import until
 
 OPERATOR = "app.kubernetes.io/component=operator"
+PREFLIGHT_SECONDS = 600
 TRAINING_SECONDS = 900
 SERVING_SECONDS = 420
-
-
-def until(seconds: float, look: Callable[[], Object | None]) -> Object:
-    """Look every second until something is found."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if (found := look()) is not None:
-            return found
-        time.sleep(1)
-    raise AssertionError(f"not seen within {seconds:.0f} s")
 
 
 def kill_operator() -> None:
@@ -42,12 +33,17 @@ def job_in_state(kubectl: Kubectl, *states: str) -> Object | None:
     return job if state in states else None
 
 
-@pytest.fixture(scope="module")
-def applied(kubectl: Kubectl) -> Kubectl:
-    """The demonstration's two files, applied."""
-    kubectl.apply(str(chain.HERE / "finetune.yaml"))
-    kubectl.apply(str(chain.HERE / "serve.yaml"))
-    return kubectl
+def test_the_base_model_is_asked_before_anything_is_trained(applied: Kubectl) -> None:
+    def advised() -> Object | None:
+        job = applied.get("finetunejob", chain.JOB)
+        return job if "preflight" in job.get("status", {}) else None
+
+    job = until(PREFLIGHT_SECONDS, advised)
+    found = conditions(job)["Preflight"]
+    assert (found["status"], found["reason"]) == ("False", "BelowBand")
+    preflight = job["status"]["preflight"]
+    assert max(preflight["base"], preflight.get("promptedBase", 0)) < 70
+    assert not [each for each in applied.list("jobs") if "-train-" in each["metadata"]["name"]]
 
 
 def test_training_survives_the_operator(applied: Kubectl) -> None:
@@ -62,8 +58,9 @@ def test_training_survives_the_operator(applied: Kubectl) -> None:
 
 def test_evaluation_survives_the_operator(applied: Kubectl) -> None:
     def under_way() -> Object | None:
-        runs = applied.list("evalruns")
-        return runs[0] if runs and runs[0].get("status", {}).get("state") == "Running" else None
+        name = applied.get("finetunejob", chain.JOB)["status"].get("evaluation", {}).get("name")
+        run = applied.find("evalrun", name) if name else None
+        return run if run and run.get("status", {}).get("state") == "Running" else None
 
     run = until(120, under_way)
     kill_operator()
@@ -99,8 +96,11 @@ def test_no_serving_pod_was_restarted_for_it(applied: Kubectl) -> None:
 def test_nothing_was_done_twice(applied: Kubectl) -> None:
     jobs = applied.list("jobs")
     assert len([each for each in jobs if "-train-" in each["metadata"]["name"]]) == 1
-    assert len([each for each in jobs if "-eval-" in each["metadata"]["name"]]) == 1
-    assert len(applied.list("evalruns")) == 1
+    runs = [each["metadata"]["name"] for each in applied.list("evalruns")]
+    assert len(runs) == 2, "one before training, one after it"
+    for run in runs:
+        assert [each for each in jobs if each["metadata"]["name"].startswith(f"{run}-eval-")]
+    assert len([each for each in jobs if "-eval-" in each["metadata"]["name"]]) == 2
     job = applied.get("finetunejob", chain.JOB)
     assert job["status"]["attempt"] == 1
     artifact = job["status"]["artifact"]
@@ -120,8 +120,30 @@ def test_the_verdict_is_won_on_its_merits(applied: Kubectl) -> None:
     assert run["verdict"] == "Passed"
     assert run["adapterDigest"] == job["artifact"]["digest"]
     assert result["confidenceInterval"]["lower"] > 0
-    assert result["difference"] == pytest.approx(result["adapter"] - result["base"], abs=0.02)
+    hardest = max(result["base"], result.get("promptedBase", 0))
+    assert result["difference"] == pytest.approx(result["adapter"] - hardest, abs=0.02)
     assert result["items"] >= 40
+
+
+def test_the_base_model_was_not_asked_twice(applied: Kubectl) -> None:
+    """What it answered before training stood in the claim, and was not made again."""
+    job = applied.get("finetunejob", chain.JOB)["status"]
+    runs = (job["preflight"]["name"], job["evaluation"]["name"])
+    before, after = (applied.get("evalrun", name)["status"]["results"][0] for name in runs)
+    assert (before["base"], before["asked"]) == (after["base"], after["asked"])
+    folder = "/adapters/end-to-end/base-results"
+    kept = applied.run(
+        "exec",
+        "loader",
+        "--",
+        "find",
+        folder,
+        "-name",
+        "*.jsonl",
+        "-newermt",
+        applied.get("evalrun", runs[1])["status"]["startTime"],
+    )
+    assert kept == "", "the second run wrote base answers"
 
 
 @pytest.fixture(scope="module")
@@ -164,16 +186,3 @@ def test_kubectl_get_tells_the_story(applied: Kubectl) -> None:
     assert "Passed" in job
     assert "Passed" in applied.run("get", "evalruns")
     assert "http://packaging-vllm.end-to-end.svc/v1" in applied.run("get", "adapterdeployments")
-
-
-def test_an_adapter_whose_job_is_deleted_is_served_no_more(
-    applied: Kubectl,
-) -> None:
-    applied.run("delete", "finetunejob", chain.JOB, "--wait")
-
-    def without_it() -> Object | None:
-        deployment = applied.get("adapterdeployment", chain.DEPLOYMENT)
-        return None if deployment["status"].get("adapterCount") else deployment
-
-    until(30, without_it)
-    assert applied.list("evalruns") == []
