@@ -149,6 +149,10 @@ test: ## Everything, from a bare machine to a clean one.
 bench-serving: install ## Adapters, merged weights and base; hot loads; a thousand adapters.
 	@$(OPERATOR_PYTHON) -m tests.bench.serving
 
+.PHONY: bench-eval
+bench-eval: $(BUILD)/venvs/ml ## Both sides from one load, against lm-eval run twice (6 minutes).
+	@$(ML_PYTHON) -m tests.bench.evaluation
+
 # --- the demo ------------------------------------------------------------------------------------
 
 .PHONY: demo

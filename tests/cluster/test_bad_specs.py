@@ -99,7 +99,22 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
         "training.batchSize must be a multiple of training.microBatchSize, for example 8 and 2",
     ),
     ({"output.uri": "s3://adapters"}, "output.uri must be pvc://CLAIM or pvc://CLAIM/FOLDER"),
-    ({"evaluation": {"metric": "F1"}}, '"ExactMatch", "Accuracy", "TokenF1", "JsonFieldF1"'),
+    ({"evaluation": {"metric": "F1"}}, '"ExactMatch", "Accuracy", "MacroF1", "TokenF1"'),
+    ({"evaluation": {"metric": "Rating"}}, "metric Rating is what MT-Bench has"),
+    ({"evaluation": {"preflight": "No"}}, 'supported values: "Skip", "Advise", "Require"'),
+    ({"evaluation": {"maxRetries": 9}}, "evaluation.maxRetries must be between 1 and 5"),
+    (
+        {"evaluation": {"suites": [{"name": "held-out", "benchmark": {}}]}},
+        "evaluation.suites must not be named held-out",
+    ),
+    (
+        {"evaluation": {"gates": [{"suite": "mmlu"}]}},
+        "every evaluation.gates[].suite must be the name of one of evaluation.suites",
+    ),
+    (
+        {"evaluation": {"promptedBase": False, "systemPrompts": ["Be brief."]}},
+        "evaluation.systemPrompts are only used with promptedBase: true",
+    ),
     ({"evaluation": {"maxItems": 1}}, "evaluation.maxItems must be between 2 and 100000"),
     ({"resources": {"gpus": -1}}, "resources.gpus must be between 0 and 16"),
     ({"resources": {"gpus": 2}}, "training and evaluation use one GPU"),
@@ -118,6 +133,13 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
     ({"learningRate": 0.1}, 'unknown field "spec.learningRate"'),
 ]
 
+DIGEST = "sha256:" + "0" * 64
+TICKETS: Object = {"name": "tickets", "dataset": {"uri": "pvc://data/questions.jsonl"}}
+TALKS: Object = {
+    "questions": "pvc://data/talks.jsonl",
+    "judge": {"url": "https://judge.example.com/v1", "model": "judge"},
+}
+CHOICES: Object = {"uri": "pvc://data/choices.jsonl", "format": "MultipleChoice"}
 EVAL_RUNS: list[tuple[Object, str]] = [
     ({"adapter.digest": "latest"}, "a digest must be sha256: and 64 hexadecimal digits"),
     ({"adapter.uri": "hf://org/adapter"}, "adapter.uri must be pvc://CLAIM/FOLDER"),
@@ -131,9 +153,60 @@ EVAL_RUNS: list[tuple[Object, str]] = [
         {"suites": [{"name": "Tickets!", "dataset": {"uri": "pvc://d/q.jsonl"}}]},
         "a suite's name may hold lower-case letters",
     ),
+    ({"adapter": {"job": "triage", "digest": DIGEST}}, "adapter needs either job"),
+    ({"adapter": {"uri": "pvc://adapters/triage"}}, "adapter needs either job"),
+    (
+        {"mergedModel": {"uri": "pvc://models/merged", "digest": DIGEST}},
+        "name adapter or mergedModel, not both",
+    ),
+    ({"adapter": None}, "gates compare something with the base model"),
+    (
+        {"gates": [{"suite": "tickets", "onInconclusive": "Maybe"}]},
+        'supported values: "Fail", "Pass", "Extend"',
+    ),
+    (
+        {"suites": [{"name": "tickets"}]},
+        "a suite must have exactly one of dataset, benchmark and mtBench",
+    ),
+    (
+        {"suites": [{"name": "tickets", "benchmark": {}, "metric": "Accuracy"}]},
+        "metric is only used with dataset",
+    ),
+    (
+        {"suites": [{"name": "tickets", "benchmark": {"name": "../mmlu"}}]},
+        "benchmark.name must be the name of a task or group",
+    ),
+    (
+        {"suites": [{"name": "tickets", "benchmark": {"data": "s3://tasks"}}]},
+        "benchmark.data must be pvc://CLAIM/PATH",
+    ),
+    (
+        {"suites": [{**TICKETS, "promptedBase": {"systemPrompts": ["Be brief."]}}]},
+        "promptedBase needs rows that are not asked",
+    ),
+    (
+        {"suites": [{**TICKETS, "metric": "Rating"}]},
+        "metric Rating is what MT-Bench has",
+    ),
+    (
+        {
+            "suites": [
+                {"name": "tickets", "mtBench": TALKS | {"judge": {"url": "judge", "model": "j"}}}
+            ]
+        },
+        "judge.url must begin with http:// or https://",
+    ),
+    (
+        {"suites": [{"name": "tickets", "mtBench": TALKS}, {"name": "more", "mtBench": TALKS}]},
+        "at most one of the suites may have mtBench",
+    ),
+    (
+        {"suites": [{"name": "tickets", "dataset": CHOICES | {"heldOut": {}}}]},
+        "heldOut is only used with conversations",
+    ),
 ]
 
-NAMED: Object = {"name": "a", "uri": "pvc://adapters/a", "digest": "sha256:" + "0" * 64}
+NAMED: Object = {"name": "a", "uri": "pvc://adapters/a", "digest": DIGEST}
 ADAPTER_DEPLOYMENTS: list[tuple[Object, str]] = [
     ({"baseModel.uri": "Llama"}, "must be hf://ORGANISATION/NAME[@REVISION] or"),
     ({"servedModelName": "my model"}, "servedModelName may hold letters, digits"),
@@ -234,7 +307,13 @@ def test_kubectl_explain_teaches(default_namespace: Kubectl) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["examples/finetune.yaml", "examples/evalrun.yaml", "examples/serving.yaml"]
+    "file",
+    [
+        "examples/finetune.yaml",
+        "examples/evalrun.yaml",
+        "examples/evaluation.yaml",
+        "examples/serving.yaml",
+    ],
 )
 def test_the_examples_are_admitted(default_namespace: Kubectl, file: str) -> None:
     default_namespace.run("apply", "--dry-run=server", "-f", file)

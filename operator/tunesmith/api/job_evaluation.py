@@ -133,6 +133,10 @@ class Evaluation(ApiModel):
 
     cel_rules = (
         rule(
+            "!has(self.metric) || self.metric != 'Rating'",
+            "metric Rating is what MT-Bench has: add a suite with mtBench, or use another metric",
+        ),
+        rule(
             f"!has(self.suites) || self.suites.all(suite, suite.name != '{HELD_OUT_SUITE}')",
             f"evaluation.suites must not be named {HELD_OUT_SUITE}: that is the suite of the "
             "held-out examples, which is always there",

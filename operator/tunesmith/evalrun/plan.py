@@ -143,8 +143,9 @@ def _doubt(results: list[SuiteResult]) -> str:
             "another judge."
         )
     return (
-        "The interval contains the bound: more items would decide. Raise maxItems, or set "
-        "onInconclusive: Extend on the gate."
+        "The interval contains the bound: more items would decide. Where there are more, "
+        "onInconclusive: Extend on the gate asks for them; else add some, or say with "
+        "onInconclusive what the doubt counts as."
     )
 
 

@@ -28,20 +28,17 @@ def judge_all(gates: Iterable[Gate], results: Iterable[SuiteResult]) -> list[Gat
         GateResult(
             suite=gate.suite,
             minimum_difference=gate.minimum_difference,
-            verdict=_settled(gate, _judged(gate, by_suite[gate.suite])),
+            verdict=_judged(gate, by_suite[gate.suite]),
         )
         for gate in gates
     ]
 
 
 def _judged(gate: Gate, result: SuiteResult) -> Verdict:
+    """What the gate says; a doubt is taken as the gate wants it, unless the judge is to blame."""
     if result.confidence_interval is None or (result.failed_percent or 0) > MOST_FAILED_PERCENT:
         return Verdict.INCONCLUSIVE
-    return judge(gate.minimum_difference, result.confidence_interval)
-
-
-def _settled(gate: Gate, verdict: Verdict) -> Verdict:
-    """A doubt, as the gate wants it to be taken."""
+    verdict = judge(gate.minimum_difference, result.confidence_interval)
     match verdict, gate.on_inconclusive:
         case Verdict.INCONCLUSIVE, OnInconclusive.FAIL:
             return Verdict.FAILED

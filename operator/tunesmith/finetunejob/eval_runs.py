@@ -57,7 +57,9 @@ def preflight_run(job: FineTuneJob, settings: Settings) -> Object:
         ),
         PromptedBase(system_prompts=job.spec.evaluation.system_prompts),
     )
-    return _eval_run(job, preflight_name(job), [held_out, *_further_suites(job, settings)])
+    # Ratings of the base model alone would help nobody: both sides are rated in one run.
+    further = [each for each in _further_suites(job, settings) if not each.mt_bench]
+    return _eval_run(job, preflight_name(job), [held_out, *further])
 
 
 def eval_run(

@@ -69,7 +69,9 @@ def test_a_gate_says_what_a_doubt_becomes(wish: OnInconclusive | None, verdict: 
 )
 def test_a_judge_that_fails_too_often_decides_nothing(failed: float, verdict: Verdict) -> None:
     results = given.measured(1, 5, failed_percent=failed).results
-    assert judge_all([Gate(suite="held-out")], results)[0].verdict is verdict
+    for wish in (None, *OnInconclusive):
+        gate = Gate(suite="held-out", on_inconclusive=wish)
+        assert judge_all([gate], results)[0].verdict is verdict
 
 
 def test_a_suite_that_no_gate_names_has_the_usual_one() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tunesmith.api import digests
-from tunesmith.api.evalrun import EvaluationPhase
+from tunesmith.api.evalrun import EvaluationPhase, EvaluationProgress
 from tunesmith.api.evaluation_suite import Gate, Metric, OnInconclusive, PromptedBase
 from tunesmith.api.trainer_contract import (
     HELD_OUT_FILE,
@@ -143,6 +143,29 @@ class TestMoreItems:
     def test_end_with_the_last_one(self, trained: Trained) -> None:
         (result,) = evaluate(extending(trained, first=2, until=99), ProgressBoard()).results
         assert result.items == 8
+
+
+@pytest.mark.parametrize("kind", ["prompted", "extending"])
+def test_progress_only_grows_and_ends_at_all(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    shown: list[tuple[int, int]] = []
+    board = ProgressBoard()
+    original = board.evaluation
+
+    def watched(**changes: Any) -> EvaluationProgress:
+        if "items_done" in changes:
+            shown.append((changes["items_done"], changes["items_total"]))
+        return original(**changes)
+
+    monkeypatch.setattr(board, "evaluation", watched)
+    plan = with_prompts(trained) if kind == "prompted" else extending(trained, first=2, until=99)
+    evaluate(plan, board)
+    done = [each for each, _ in shown]
+    assert done == sorted(done)
+    assert shown[-1][0] == shown[-1][1]
+    if kind == "prompted":
+        assert len({total for _, total in shown}) <= 2, "announced once, less if no prompt helps"
 
 
 def test_a_base_model_can_be_measured_alone(trained: Trained) -> None:

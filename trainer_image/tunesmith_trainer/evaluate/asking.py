@@ -42,21 +42,18 @@ class Counter:
     done: int = 0
 
     def expect(self, answers: int) -> None:
+        """So many more answers are to come, or fewer than was said before."""
         self.total += answers
-        self._show()
 
     def add(self, answers: int) -> None:
         self.done += answers
-        self._show()
-        log.info("%d of %d answers", self.done, self.total)
-
-    def _show(self) -> None:
         shown = min(self.done, self.total)
         self.board.evaluation(
             items_done=shown,
             items_total=self.total,
             percent=100 * shown // self.total if self.total else 0,
         )
+        log.info("%d of %d answers", self.done, self.total)
 
 
 @dataclass
@@ -80,6 +77,22 @@ class Asking:
     counter: Counter
     board: ProgressBoard
 
+    def expect(self, suite: OpenSuite, planned: PlannedSuite) -> None:
+        """Announce how many answers a suite will take, so that progress only ever grows."""
+        sides = self._sides()
+        if isinstance(suite, MtBenchSuite):
+            talks = len(sides) * suite.answers_wanted
+            self.counter.expect(talks + suite.judgements_wanted(sides))
+            return
+        self.counter.expect(len(sides) * suite.first)
+        wanted = planned.suite.prompted_base
+        if wanted and isinstance(suite, QuestionSuite):
+            trials = prompting.trials(wanted.system_prompts, suite.examples)
+            self.counter.expect(suite.first + trials)
+
+    def _sides(self) -> list[Side]:
+        return [Side.BASE, *([Side.ADAPTER] if self.sides.adapter else [])]
+
     def measure(self, suite: OpenSuite, planned: PlannedSuite) -> tuple[Measured, SuiteResult]:
         """All sides' answers to a suite, and what they say."""
         if isinstance(suite, MtBenchSuite):
@@ -88,8 +101,7 @@ class Asking:
         return self._ask(suite.between(self.sides), planned)
 
     def _converse(self, suite: MtBenchSuite) -> Measured:
-        sides = [Side.BASE, *([Side.ADAPTER] if self.sides.adapter else [])]
-        self.counter.expect(len(sides) * suite.answers_wanted + suite.judgements_wanted(sides))
+        sides = self._sides()
 
         def ask(side: Side, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
             self.board.evaluation(phase=PHASES[side])
@@ -128,7 +140,10 @@ class Asking:
         ]
         stops = looks.schedule(suite.first, len(suite.questions), bool(bounds))
         confidence = looks.confidence(len(stops))
+        looked_at = 0
         for stop in stops:
+            self.counter.expect(len(sheets) * max(0, stop - max(suite.first, looked_at)))
+            looked_at = stop
             for sheet in sheets:
                 self._fill(sheet, stop)
             measured = self._measured(suite, sheets, stop, choice)
@@ -142,14 +157,15 @@ class Asking:
         if choice and choice.best.text:
             assert isinstance(suite, QuestionSuite)
             sheets.append(Sheet(Side.PROMPTED_BASE, suite.under(choice.best), Side.BASE))
-        if bool(self.sides.adapter):
+        elif choice:
+            self.counter.expect(-suite.first)
+        if self.sides.adapter:
             sheets.append(Sheet(Side.ADAPTER, suite, Side.ADAPTER))
         return sheets
 
     def _fill(self, sheet: Sheet, stop: int) -> None:
         """Answers up to ``stop``."""
         suite, start = sheet.suite, len(sheet.answers)
-        self.counter.expect(stop - start)
         self.board.evaluation(phase=PHASES[sheet.side])
         if sheet.asked is Side.BASE:
             sheet.answers += self._base_answers(
@@ -195,6 +211,7 @@ class Asking:
                 suite.under(prompt).require_room()
             except TrainerError as error:
                 log.info("base model, %s: left out (%s)", prompt.name, error)
+                self.counter.expect(-len(conversations))
                 return None
             sheet = Sheet(Side.PROMPTED_BASE, trial, Side.BASE)
             self._fill(sheet, len(trial.questions))
@@ -218,7 +235,7 @@ class Asking:
             questions=suite.questions[:count],
             answers={sheet.side: list(sheet.answers) for sheet in sheets},
             asked=suite.asked(count),
-            approximate=suite.approximate,
+            approximate=suite.approximate and count < len(suite.questions),
             best_prompt=choice.best.text or None if choice else None,
             tried_prompts=[(each.name, points) for each, points in choice.tried] if choice else [],
         )

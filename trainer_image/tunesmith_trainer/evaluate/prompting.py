@@ -64,6 +64,12 @@ def candidates(written: Sequence[str], solved: Sequence[Conversation]) -> Iterat
             yield SystemPrompt(f"{prompt.name}, with {count}", text)
 
 
+def trials(written: Sequence[str], examples: Sequence[Conversation]) -> int:
+    """How many answers it takes to choose."""
+    solved, tried_on = examples[:SOLVED_EXAMPLES], examples[SOLVED_EXAMPLES:]
+    return len(list(candidates(written, solved))) * len(tried_on)
+
+
 def with_examples(solved: Sequence[Conversation]) -> str:
     shown = [f"Input:\n{each.question[-1].content}\n\nOutput:\n{each.answer}" for each in solved]
     return "\n\n".join([INTRODUCTION, *shown])

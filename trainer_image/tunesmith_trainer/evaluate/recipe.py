@@ -48,7 +48,10 @@ def evaluate(plan: EvaluationPlan, board: ProgressBoard) -> EvaluationOutcome:
         require_effect(sides, texts_of(suites[0]), judged.uri)
 
     asking = Asking(sides, chat, base_results(plan, base_model_digest), counter, board)
-    measured = [asking.measure(*each) for each in zip(suites, plan.suites, strict=True)]
+    planned = list(zip(suites, plan.suites, strict=True))
+    for each in planned:
+        asking.expect(*each)
+    measured = [asking.measure(*each) for each in planned]
     board.evaluation(phase=EvaluationPhase.SCORING)
     outcome = EvaluationOutcome(
         digest=plan.digest,
@@ -57,7 +60,7 @@ def evaluate(plan: EvaluationPlan, board: ProgressBoard) -> EvaluationOutcome:
         results=[result for _, result in measured],
     )
     if plan.output is not None:
-        everything = [each for each, _ in measured]
+        everything = [one for one, _ in measured]
         report = write_results(
             sources.mounted(plan.output), plan.output.uri, plan, outcome, everything
         )
