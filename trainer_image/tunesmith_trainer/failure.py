@@ -29,8 +29,9 @@ EXIT_CODES: dict[FailureClass, ExitCode] = {
 }
 
 OUT_OF_MEMORY_ADVICE = (
-    "lower training.microBatchSize (training.batchSize stays the same: the rest is accumulated), "
-    "lower training.maxLength, or ask for more memory in resources"
+    "ask for more memory in resources, or need less: for training lower training.microBatchSize "
+    "(training.batchSize stays the same: the rest is accumulated) or training.maxLength; for an "
+    "evaluation lower maxNewTokens, and name the adapter rather than a merged model"
 )
 
 #: What allocators say when there is no memory left; torch has no common exception for it.

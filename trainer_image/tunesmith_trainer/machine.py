@@ -6,6 +6,7 @@ The container's root filesystem is read-only; only the scratch folder, /tmp and 
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import sys
 import tempfile
@@ -80,6 +81,13 @@ def device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(of: torch.device) -> str:
+    """Which product computes: two GPUs of different make round differently."""
+    import torch
+
+    return str(torch.cuda.get_device_name(of)) if of.type == "cuda" else platform.machine()
 
 
 def compute_type(on: torch.device) -> torch.dtype:

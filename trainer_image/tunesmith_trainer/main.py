@@ -103,10 +103,11 @@ def ended(error: BaseException) -> tuple[TerminationMessage, ExitCode]:
 
 def leave(message: TerminationMessage, path: Path) -> None:
     """The last word. The kubelet reads it from the file; the exit code counts without it, too."""
+    line = message.to_line()
     try:
-        path.write_text(message.to_line(), encoding="utf-8")
+        path.write_text(line, encoding="utf-8")
     except OSError as error:
-        log.warning("cannot write %s (%s): %s", path, error.strerror, message.to_line())
+        log.warning("cannot write %s (%s): %s", path, error.strerror, line)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -25,20 +25,20 @@ MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model",
 HUB_DATASETS = "datasets/"
 
 
-def model_folder(source: PlannedSource) -> Path:
-    """The folder of a base model, downloaded if it is on the hub."""
+def model_folder(source: PlannedSource, field: str = "baseModel.uri") -> Path:
+    """The folder of a model, downloaded if it is on the hub; ``field`` is where a user wrote it."""
     folder = Path(source.path) if source.path else download_model(source.uri)
     if not folder.is_dir():
         raise TrainerError(
             Reason.MODEL_NOT_FOUND,
             f"{source.uri} does not exist: there is no folder {folder.name!r} in that place. "
-            "Correct baseModel.uri, or put the model there",
+            f"Correct {field}, or put the model there",
         )
     if not (folder / "config.json").is_file():
         raise TrainerError(
             Reason.MODEL_NOT_FOUND,
             f"{source.uri} holds no model: looked for config.json and *.safetensors and found "
-            f"{listed(folder)}. Correct baseModel.uri, or put the model there",
+            f"{listed(folder)}. Correct {field}, or put the model there",
         )
     if not any(folder.glob("*.safetensors")):
         raise TrainerError(
@@ -49,15 +49,15 @@ def model_folder(source: PlannedSource) -> Path:
     return folder
 
 
-def dataset_file(source: PlannedDataset) -> Path:
-    """The file of a dataset, downloaded if it is on the hub."""
+def dataset_file(source: PlannedDataset, field: str = "dataset.uri") -> Path:
+    """The file of a dataset, downloaded if it is on the hub; ``field`` is where a user wrote it."""
     path = Path(source.path) if source.path else download_dataset(source.uri)
     if path.is_file():
         return path
     found = "a folder" if path.is_dir() else f"no such file; its folder has {listed(path.parent)}"
     raise TrainerError(
         Reason.DATASET_NOT_FOUND,
-        f"{source.uri}: {found}. Put the .jsonl file there, or correct dataset.uri",
+        f"{source.uri}: {found}. Put the .jsonl file there, or correct {field}",
     )
 
 

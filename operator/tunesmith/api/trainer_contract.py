@@ -279,17 +279,27 @@ class TerminationMessage(ApiModel):
         line = json.dumps(self.to_json(), separators=(",", ":"))
         excess = len(line.encode()) - TERMINATION_LIMIT_BYTES
         if excess > 0 and self.evaluation:
-            return self._without_groups(self.evaluation).to_line()
+            return self._shorter(self.evaluation).to_line()
         if excess <= 0 or self.failure is None:
             return line
         shorter = self.failure.message[: max(0, len(self.failure.message) - excess - 64)] + "…"
         cut = self.failure.model_copy(update={"message": shorter})
         return self.model_copy(update={"failure": cut}).to_line()
 
-    def _without_groups(self, evaluation: EvaluationOutcome) -> TerminationMessage:
-        """The report has them all."""
-        if not any(each.fallen for each in evaluation.results):
-            raise ValueError("the results of an evaluation do not fit into a termination message")
+    def _shorter(self, evaluation: EvaluationOutcome) -> TerminationMessage:
+        """Without what the report has, too: first the subjects, then what was asked in words.
+
+        Raises ValueError if that does not help, which the bounds of the API rule out.
+        """
         results = [each.model_copy(update={"fallen": []}) for each in evaluation.results]
+        if results == evaluation.results:
+            results = [_without_words(each) for each in results]
+        if results == evaluation.results:
+            raise ValueError("the results of an evaluation do not fit into a termination message")
         shorter = evaluation.model_copy(update={"results": results})
         return self.model_copy(update={"evaluation": shorter})
+
+
+def _without_words(result: SuiteResult) -> SuiteResult:
+    asked = result.asked.model_copy(update={"task": None, "judge": None})
+    return result.model_copy(update={"asked": asked})

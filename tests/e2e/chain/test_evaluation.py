@@ -152,7 +152,7 @@ def forgetful(prepared: Kubectl) -> Object:
                 {"role": "assistant", "content": "no"},
             ]
         }
-        for number in range(120)
+        for number in range(60)
     ]
     prepared.apply(
         {
@@ -172,7 +172,7 @@ def forgetful(prepared: Kubectl) -> Object:
                 "dataset": {"uri": "configmap://one-word/rows.jsonl"},
                 "output": {"uri": "pvc://adapters"},
                 "training": {
-                    "epochs": 4,
+                    "epochs": 3,
                     "learningRate": 0.02,
                     "maxLength": 128,
                     "packing": False,
@@ -264,4 +264,4 @@ def test_an_adapter_whose_job_is_deleted_is_served_no_more(
         return None if deployment["status"].get("adapterCount") else deployment
 
     until(30, without_it)
-    assert applied.list("evalruns") == []
+    assert applied.list("evalruns", f"tunesmith.dev/finetunejob={chain.JOB}") == []

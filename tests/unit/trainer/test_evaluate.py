@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tunesmith.api import digests
-from tunesmith.api.evalrun import EvaluationPhase, EvaluationProgress
+from tunesmith.api.evalrun import Asked, EvaluationPhase, EvaluationProgress
 from tunesmith.api.evaluation_suite import Gate, Metric, OnInconclusive, PromptedBase
 from tunesmith.api.trainer_contract import (
     HELD_OUT_FILE,
@@ -17,16 +18,19 @@ from tunesmith.api.trainer_contract import (
     EvaluationOutcome,
     EvaluationPlan,
     PlannedQuestions,
+    PlannedSource,
     Reason,
 )
-from tunesmith.api.verdict import ConfidenceInterval, Verdict, judge
+from tunesmith.api.verdict import Verdict, judge
 
 pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from tunesmith_trainer.evaluate.measured import Answer, Side
+from tunesmith_trainer.data.formats import Conversation, Message, Role
+from tunesmith_trainer.evaluate import prompting
+from tunesmith_trainer.evaluate.measured import Answer, Measured, Question, Side
 from tunesmith_trainer.evaluate.recipe import evaluate
-from tunesmith_trainer.evaluate.statistics import compare
+from tunesmith_trainer.evaluate.suite_result import suite_result
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.progress import ProgressBoard
 
@@ -60,23 +64,49 @@ def test_the_adapter_beats_its_base(trained: Trained, tmp_path: Path) -> None:
     assert "held-out" in (folder / "report.html").read_text()
 
 
-def test_eight_items_do_not_exclude_a_small_loss_although_none_was_seen(
-    trained: Trained,
-) -> None:
-    """The adapter against itself: no difference at all, and still no proof of none."""
-    plan = evaluation_plan(trained)
-    (result,) = evaluate(plan, ProgressBoard()).results
-    same = suite_result_of_ties(result.items)
-    assert judge(-3, same) is Verdict.INCONCLUSIVE
-
-
 class TestPromptedBase:
-    def test_the_adapter_must_beat_the_better_side_of_the_base(self, trained: Trained) -> None:
-        """The base model is no good at either, so both figures are there and the gate is fair."""
-        outcome = evaluate(with_prompts(trained), ProgressBoard())
-        (result,) = outcome.results
-        assert result.prompted_base is None or result.prompted_base >= 0
-        assert result.adapter == 100
+    def test_the_adapter_must_beat_both_sides_of_the_base(self) -> None:
+        """The smaller difference may be the surer one: the other's doubt counts all the same."""
+        questions = [Question(f"{number}", "yes") for number in range(200)]
+
+        def answers(*right: range) -> list[Answer]:
+            return [
+                Answer("", 100.0 if any(number in each for each in right) else 0.0)
+                for number in range(200)
+            ]
+
+        adapter = answers(range(100))
+        plain = answers(range(40), range(140, 182))  # many changes both ways: +9, in doubt
+        prompted = answers(range(86))  # few changes, one way: +7, sure
+        sides = {Side.BASE: plain, Side.PROMPTED_BASE: prompted, Side.ADAPTER: adapter}
+        asked = Asked(data="sha256:0", prompts="sha256:0")
+        measured = Measured("s", Metric.ACCURACY, questions, sides, asked)
+        result = suite_result(measured, 95.0)
+        assert (result.base, result.prompted_base, result.difference) == (41, 43, 7)
+        assert result.confidence_interval is not None
+        assert judge(0, result.confidence_interval) is Verdict.INCONCLUSIVE
+        alone = replace(measured, answers={Side.BASE: prompted, Side.ADAPTER: adapter})
+        interval = suite_result(alone, 95.0).confidence_interval
+        assert interval is not None
+        assert judge(0, interval) is Verdict.PASSED
+
+    def test_a_single_example_is_too_few_to_choose_by(self, trained: Trained) -> None:
+        plan = with_prompts(trained)
+        path = trained.folder / "one.jsonl"
+        path.write_text((trained.folder / PROMPT_EXAMPLES_FILE).read_text().splitlines()[0])
+        one = PlannedQuestions(uri="pvc://adapters/one", path=str(path))
+        suite = plan.suites[0].model_copy(update={"prompt_examples": one})
+        with pytest.raises(TrainerError, match="at least 2 rows that are not asked, and there are"):
+            evaluate(plan.model_copy(update={"suites": [suite]}), ProgressBoard())
+
+    @pytest.mark.parametrize(("rows", "shown"), [(2, 1), (5, 2), (8, 4), (28, 4)])
+    def test_a_row_is_shown_or_tried_on(self, rows: int, shown: int) -> None:
+        examples = [
+            Conversation((Message(Role.USER, str(each)), Message(Role.ASSISTANT, "yes")))
+            for each in range(rows)
+        ]
+        first, rest = prompting.parts(examples)
+        assert (len(first), [*first, *rest]) == (shown, examples)
 
     def test_the_prompt_is_chosen_on_rows_that_are_not_asked(
         self, trained: Trained, tmp_path: Path
@@ -121,6 +151,35 @@ class TestBaseResults:
         file.write_text(whole[:-20])
         assert evaluate(plan, ProgressBoard()) == first
         assert file.read_text() == whole
+
+    @pytest.mark.parametrize("file", ["tokenizer_config.json", "generation_config.json"])
+    def test_answers_of_another_tokenizer_or_end_are_not_taken(
+        self, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+    ) -> None:
+        """The base model's digest is of its weights alone."""
+        kept = {"uri": "pvc://answers/base", "path": str(tmp_path / "base")}
+        evaluate(evaluation_plan(trained, baseResults=kept), ProgressBoard())
+        other = tmp_path / "other"
+        shutil.copytree(str(trained.plan.base_model.path), other)
+        settings = json.loads((other / file).read_text())
+        settings |= {"eos_token_id": [0, 1]} if file.startswith("gen") else {"note": "changed"}
+        (other / file).write_text(json.dumps(settings))
+        asked = count_answers(monkeypatch)
+        base = {"uri": "pvc://models/tiny", "path": str(other)}
+        evaluate(evaluation_plan(trained, baseModel=base, baseResults=kept), ProgressBoard())
+        assert asked[Side.BASE] == 8
+
+    def test_a_larger_run_asks_only_for_the_rest(
+        self, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept = PlannedSource(uri="pvc://answers/base", path=str(tmp_path / "base"))
+        evaluate(
+            extending(trained, first=2, until=None).model_copy(update={"base_results": kept}),
+            ProgressBoard(),
+        )
+        asked = count_answers(monkeypatch)
+        evaluate(evaluation_plan(trained, baseResults=kept.to_json()), ProgressBoard())
+        assert asked == {Side.BASE: 6, Side.ADAPTER: 8}
 
     def test_other_questions_are_other_files(self, trained: Trained, tmp_path: Path) -> None:
         kept = {"uri": "pvc://answers/base", "path": str(tmp_path / "base")}
@@ -215,10 +274,6 @@ def test_the_same_rows_are_asked_before_training_and_after_it(trained: Trained) 
     assert first.base == second.base
 
 
-def suite_result_of_ties(items: int) -> ConfidenceInterval:
-    return compare([100.0] * items, [100.0] * items, [""] * items, 95.0).interval
-
-
 def with_prompts(trained: Trained, **changes: Any) -> EvaluationPlan:
     plan = evaluation_plan(trained, **changes)
     examples = PlannedQuestions(
@@ -231,11 +286,15 @@ def with_prompts(trained: Trained, **changes: Any) -> EvaluationPlan:
     return plan.model_copy(update={"suites": [changed]})
 
 
-def extending(trained: Trained, *, first: int, until: float) -> EvaluationPlan:
+def extending(trained: Trained, *, first: int, until: float | None) -> EvaluationPlan:
+    """So many items at first, and more until the gate is decided, if there is one."""
     plan = evaluation_plan(trained)
     suite = plan.suites[0].suite.model_copy(update={"max_items": first})
-    gate = Gate(suite=suite.name, minimum_difference=until, on_inconclusive=OnInconclusive.EXTEND)
-    changed = plan.suites[0].model_copy(update={"suite": suite, "gates": (gate,)})
+    gates = [
+        Gate(suite=suite.name, minimum_difference=each, on_inconclusive=OnInconclusive.EXTEND)
+        for each in ([] if until is None else [until])
+    ]
+    changed = plan.suites[0].model_copy(update={"suite": suite, "gates": tuple(gates)})
     return plan.model_copy(update={"suites": [changed]})
 
 
@@ -269,6 +328,74 @@ def test_an_adapter_of_zeros_is_found_out(trained: Trained, tmp_path: Path) -> N
     with pytest.raises(TrainerError, match="pvc://adapters/zeros changes nothing") as raised:
         evaluate(plan, ProgressBoard())
     assert raised.value.reason is Reason.ADAPTER_NOT_APPLIED
+
+
+def test_a_question_that_does_not_fit_is_named_and_not_cut(
+    trained: Trained, tmp_path: Path
+) -> None:
+    row = {
+        "messages": [{"role": "user", "content": "a" * 600}, {"role": "assistant", "content": "b"}]
+    }
+    rows = tmp_path / "long.jsonl"
+    rows.write_text(f"{json.dumps(row)}\n" + (trained.folder / HELD_OUT_FILE).read_text())
+    plan = evaluation_plan(trained)
+    questions = PlannedQuestions(uri="pvc://data/long.jsonl", path=str(rows))
+    suite = plan.suites[0].model_copy(update={"questions": questions})
+    with pytest.raises(TrainerError, match="the longest question has 6") as raised:
+        evaluate(plan.model_copy(update={"suites": [suite]}), ProgressBoard())
+    assert raised.value.reason is Reason.EXAMPLES_TOO_LONG
+
+
+def test_an_adapter_that_rewrites_its_base_cannot_be_compared(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """PiSSA takes the adapter out of the weights when it is loaded; off, the base lacks it."""
+    folder = tmp_path / "pissa"
+    shutil.copytree(trained.folder, folder)
+    config = json.loads((folder / digests.ADAPTER_CONFIG).read_text())
+    (folder / digests.ADAPTER_CONFIG).write_text(
+        json.dumps(config | {"init_lora_weights": "pissa"})
+    )
+    plan = evaluation_plan(
+        trained,
+        adapter={"uri": "pvc://adapters/pissa", "path": str(folder)},
+        digest=digests.adapter_digest(folder),
+    )
+    with pytest.raises(TrainerError, match="changes the base model even when it is switched off"):
+        evaluate(plan, ProgressBoard())
+
+
+def test_an_adapter_of_which_half_is_missing_is_refused(trained: Trained, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "half"
+    shutil.copytree(trained.folder, folder)
+    weights = folder / digests.ADAPTER_WEIGHTS
+    kept = {name: each for name, each in load_file(weights).items() if ".layers.0." in name}
+    save_file(kept, weights)
+    plan = evaluation_plan(
+        trained,
+        adapter={"uri": "pvc://adapters/half", "path": str(folder)},
+        digest=digests.adapter_digest(folder),
+    )
+    with pytest.raises(TrainerError, match="pvc://adapters/half does not fit the base model"):
+        evaluate(plan, ProgressBoard())
+
+
+def test_an_adapter_of_no_numbers_is_refused(trained: Trained, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "nan"
+    shutil.copytree(trained.folder, folder)
+    weights = folder / digests.ADAPTER_WEIGHTS
+    save_file({name: each * float("nan") for name, each in load_file(weights).items()}, weights)
+    plan = evaluation_plan(
+        trained,
+        adapter={"uri": "pvc://adapters/nan", "path": str(folder)},
+        digest=digests.adapter_digest(folder),
+    )
+    with pytest.raises(TrainerError, match="log-likelihoods that are no numbers"):
+        evaluate(plan, ProgressBoard())
 
 
 def test_another_adapter_than_the_plan_names_is_refused(trained: Trained) -> None:

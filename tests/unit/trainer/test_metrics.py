@@ -97,3 +97,9 @@ def test_every_metric_of_a_dataset_has_a_score_for_an_answer() -> None:
 
 def test_a_metric_that_was_asked_for_stays() -> None:
     assert resolve(Metric.EXACT_MATCH, ['{"a": 1}']) is Metric.EXACT_MATCH
+
+
+def test_a_number_that_no_float_holds_is_compared_as_it_is() -> None:
+    long = "1" * 400
+    assert score(Metric.JSON_FIELD_F1, f'{{"a": {long}}}', f'{{"a": {long}}}') == 100
+    assert score(Metric.JSON_FIELD_F1, '{"a": 1}', f'{{"a": {long}}}') == 0

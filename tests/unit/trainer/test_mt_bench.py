@@ -146,7 +146,7 @@ def test_the_second_turn_follows_the_sides_own_first_answer(tmp_path: Path) -> N
             questions="configmap://mt/q", judge=Judge(url=server.url, model="m"), pairwise=False
         )
         suite = read_mt_bench("chat", settings, questions_file(tmp_path), 16)
-        measured = suite.measure(BOTH, noting, CHAT, context=None)
+        measured = suite.measure(BOTH, noting, CHAT, context=4096)
     assert prompts[Side.ADAPTER] == [
         "user: ask 0\n",
         "user: ask 1\n",

@@ -51,6 +51,11 @@ def parse_line(file: str, number: int, raw: bytes) -> dict[str, Any]:
             "per line, not an array or an indented object"
         )
         raise complaint(file, number, problem) from error
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        problem = "half a character (a lone surrogate such as \\ud83d): write the whole character"
+        raise complaint(file, number, problem) from error
     if not isinstance(fields, dict):
         kind = type(fields).__name__
         problem = f"a {kind} where a JSON object belongs: write one object per line"

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
 
-from tunesmith.api.evalrun import EvaluationPhase, GroupDifference, SuiteResult
-from tunesmith.api.evaluation_suite import Metric, OnInconclusive
-from tunesmith.api.sample_size import RATING_RANGE, detectable_points, detectable_rating
+from tunesmith.api.evalrun import EvaluationPhase, SuiteResult
+from tunesmith.api.evaluation_suite import OnInconclusive
 from tunesmith.api.trainer_contract import PlannedSuite
-from tunesmith.api.verdict import Verdict, judge
 
 from tunesmith_trainer.data.chat import ChatFormat
 from tunesmith_trainer.data.formats import Conversation
 from tunesmith_trainer.evaluate import looks, prompting
 from tunesmith_trainer.evaluate.base_results import BaseResults
-from tunesmith_trainer.evaluate.corpus import compare_answers, rated_on_both_sides
+from tunesmith_trainer.evaluate.corpus import compare_answers
 from tunesmith_trainer.evaluate.generation import generate
 from tunesmith_trainer.evaluate.measured import Answer, AskableSuite, Measured, Question, Side
 from tunesmith_trainer.evaluate.mt_bench.suite import MtBenchSuite
 from tunesmith_trainer.evaluate.opening import OpenSuite
 from tunesmith_trainer.evaluate.questions import QuestionSuite
 from tunesmith_trainer.evaluate.sides import Sides
-from tunesmith_trainer.evaluate.statistics import Comparison, group_differences
+from tunesmith_trainer.evaluate.suite_result import in_doubt, suite_result
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.progress import ProgressBoard
 
 log = logging.getLogger(__name__)
 
-#: Subjects that status names; the report has them all.
-FALLEN = 3
+#: Questions that are asked at a time.
+BLOCK = 4096
 
 
 @dataclass
@@ -65,6 +66,35 @@ class Sheet:
     #: Who is really asked: the prompted base is the base model, asked something else.
     asked: Side
     answers: list[Answer] = field(default_factory=list)
+
+
+class Answering(Protocol):
+    """Whatever has questions and answers to them."""
+
+    @property
+    def questions(self) -> Sequence[Question]: ...
+
+    def answers(self, side: Side, start: int, stop: int) -> list[Answer]: ...
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of all conversations of MT-Bench."""
+
+    sides: Sides
+    prompts: Sequence[str]
+    max_new_tokens: int
+
+    @cached_property
+    def questions(self) -> list[Question]:
+        settings = json.dumps(["generate", self.max_new_tokens])
+        return [Question(each, "", settings=settings) for each in self.prompts]
+
+    def answers(self, side: Side, start: int, stop: int) -> list[Answer]:
+        """Without scores: the answers of both sides are rated in one go."""
+        with self.sides.on(side) as model:
+            texts = generate(model, self.prompts[start:stop], self.max_new_tokens)
+        return [Answer(text, None) for text in texts]
 
 
 @dataclass(frozen=True)
@@ -105,20 +135,10 @@ class Asking:
 
         def ask(side: Side, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
             self.board.evaluation(phase=PHASES[side])
-            questions = [
-                Question(each, "", settings=f"generate {max_new_tokens}") for each in prompts
-            ]
-
-            def ask_from(first: int) -> list[Answer]:
-                with self.sides.on(side) as model:
-                    texts = generate(model, prompts[first:], max_new_tokens)
-                # Rated later: both sides in one run, by the same judge.
-                return [Answer(text, None) for text in texts]
-
-            if side is not Side.BASE:
-                return [each.text for each in ask_from(0)]
-            known = self._base_answers(questions, 0, len(questions), ask_from)
-            return [each.text for each in known]
+            turn = Turn(self.sides, prompts, max_new_tokens)
+            if side is Side.BASE:
+                return [each.text for each in self._base_answers(turn, 0, len(prompts))]
+            return [each.text for each in turn.answers(side, 0, len(prompts))]
 
         def judged(answers: int) -> None:
             self.board.evaluation(phase=EvaluationPhase.JUDGING)
@@ -131,6 +151,8 @@ class Asking:
 
         Every look at the figures has its share of the error, whether it was needed or not.
         """
+        if isinstance(suite, QuestionSuite):
+            suite.require_room()
         choice = self._choose_prompt(suite, planned)
         sheets = self._sheets(suite, choice)
         bounds = [
@@ -152,7 +174,7 @@ class Asking:
                 break
         return measured, result
 
-    def _sheets(self, suite: AskableSuite, choice: prompting.Choice | None) -> list[Sheet]:
+    def _sheets(self, suite: AskableSuite, choice: prompting.ChosenPrompt | None) -> list[Sheet]:
         sheets = [Sheet(Side.BASE, suite, Side.BASE)]
         if choice and choice.best.text:
             assert isinstance(suite, QuestionSuite)
@@ -167,24 +189,21 @@ class Asking:
         """Answers up to ``stop``."""
         suite, start = sheet.suite, len(sheet.answers)
         self.board.evaluation(phase=PHASES[sheet.side])
-        if sheet.asked is Side.BASE:
-            sheet.answers += self._base_answers(
-                suite.questions, start, stop, lambda first: suite.answers(Side.BASE, first, stop)
+        # In blocks, so that a pod that is taken away loses one of them at most; the same on both
+        # sides, so that their batches are made alike.
+        for first in range(start, stop, BLOCK):
+            last = min(first + BLOCK, stop)
+            sheet.answers += (
+                self._base_answers(suite, first, last)
+                if sheet.asked is Side.BASE
+                else suite.answers(sheet.asked, first, last)
             )
-        else:
-            sheet.answers += suite.answers(sheet.asked, start, stop)
 
-    def _base_answers(
-        self,
-        questions: Sequence[Question],
-        start: int,
-        stop: int,
-        ask_from: Callable[[int], list[Answer]],
-    ) -> list[Answer]:
+    def _base_answers(self, suite: Answering, start: int, stop: int) -> list[Answer]:
         """What the base model is known to answer is not asked again; the rest is, and kept."""
-        known = self.base_results.recall(questions)
+        known = self.base_results.recall(suite.questions)
         answers = []
-        for question in questions[start:stop]:
+        for question in suite.questions[start:stop]:
             if question.key not in known:
                 break
             answers.append(known[question.key])
@@ -192,12 +211,14 @@ class Asking:
         first = start + len(answers)
         if first == stop:
             return answers
-        new = ask_from(first)
-        keys = [question.key for question in questions[first:stop]]
-        self.base_results.remember(questions, dict(zip(keys, new, strict=True)))
+        new = suite.answers(Side.BASE, first, stop)
+        keys = [question.key for question in suite.questions[first:stop]]
+        self.base_results.remember(suite.questions, dict(zip(keys, new, strict=True)))
         return answers + new
 
-    def _choose_prompt(self, suite: AskableSuite, planned: PlannedSuite) -> prompting.Choice | None:
+    def _choose_prompt(
+        self, suite: AskableSuite, planned: PlannedSuite
+    ) -> prompting.ChosenPrompt | None:
         wanted = planned.suite.prompted_base
         if wanted is None or not isinstance(suite, QuestionSuite):
             return None
@@ -227,7 +248,7 @@ class Asking:
         suite: AskableSuite,
         sheets: Sequence[Sheet],
         count: int,
-        choice: prompting.Choice | None,
+        choice: prompting.ChosenPrompt | None,
     ) -> Measured:
         return Measured(
             name=suite.name,
@@ -246,100 +267,3 @@ PHASES = {
     Side.PROMPTED_BASE: EvaluationPhase.PROMPTED_BASE,
     Side.ADAPTER: EvaluationPhase.ADAPTER,
 }
-
-
-def in_doubt(result: SuiteResult, bounds: Sequence[float]) -> bool:
-    """Whether some gate that may ask for more items does not know yet."""
-    interval = result.confidence_interval
-    return interval is not None and any(
-        judge(bound, interval) is Verdict.INCONCLUSIVE for bound in bounds
-    )
-
-
-def suite_result(measured: Measured, confidence: float) -> SuiteResult:
-    """What status says of a suite.
-
-    The adapter has to beat the base model as it is and under its best prompt: the comparison with
-    the smaller difference counts, so whoever beats that one beats both.
-    """
-    answers = measured.answers
-    if measured.failed_percent == 100:
-        return unrated(measured, confidence)
-    candidate = answers.get(Side.ADAPTER, answers[Side.BASE])
-    compared = {
-        side: compare_answers(
-            measured.metric, measured.questions, answers[side], candidate, confidence
-        )
-        for side in (Side.BASE, Side.PROMPTED_BASE)
-        if side in answers
-    }
-    hardest, comparison = min(compared.items(), key=lambda each: each[1].difference)
-    prompted = compared.get(Side.PROMPTED_BASE)
-    result = SuiteResult(
-        suite=measured.name,
-        metric=measured.metric,
-        items=comparison.items,
-        base=compared[Side.BASE].base,
-        prompted_base=prompted.base if prompted else None,
-        confidence=confidence,
-        detectable=detectable(measured.metric, comparison.items),
-        approximate=measured.approximate,
-        failed_percent=measured.failed_percent,
-        win_percent=measured.win_percent,
-        asked=measured.asked,
-    )
-    if Side.ADAPTER not in answers:
-        return result
-    log_comparison(measured, comparison)
-    return result.model_copy(
-        update={
-            "adapter": comparison.adapter,
-            "difference": comparison.difference,
-            "confidence_interval": comparison.interval,
-            "fallen": fallen(measured, hardest),
-        }
-    )
-
-
-def unrated(measured: Measured, confidence: float) -> SuiteResult:
-    """The judge gave not one rating: there is nothing to compare, and the gate stays in doubt."""
-    return SuiteResult(
-        suite=measured.name,
-        metric=measured.metric,
-        items=0,
-        base=0,
-        confidence=confidence,
-        detectable=RATING_RANGE,
-        failed_percent=measured.failed_percent,
-        asked=measured.asked,
-    )
-
-
-def detectable(metric: Metric, items: int) -> float:
-    return detectable_rating(items) if metric is Metric.RATING else detectable_points(items)
-
-
-def fallen(measured: Measured, base: Side) -> list[GroupDifference]:
-    """The subjects that fell most, if any fell."""
-    rated = rated_on_both_sides(
-        measured.questions, measured.answers[base], measured.answers[Side.ADAPTER]
-    )
-    groups = group_differences(
-        [float(before.score or 0) for _, before, _ in rated],
-        [float(after.score or 0) for _, _, after in rated],
-        [question.group for question, _, _ in rated],
-    )
-    return [each for each in groups if each.difference < 0][:FALLEN]
-
-
-def log_comparison(measured: Measured, comparison: Comparison) -> None:
-    log.info(
-        "%s: base %.1f, adapter %.1f, difference %+.1f [%+.1f, %+.1f] on %d items",
-        measured.name,
-        comparison.base,
-        comparison.adapter,
-        comparison.difference,
-        comparison.interval.lower,
-        comparison.interval.upper,
-        comparison.items,
-    )

@@ -10,23 +10,37 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from tunesmith_trainer.artifact import output_errors, write_whole
+from tunesmith import __version__
+from tunesmith.api.digests import file_digest
+
+from tunesmith_trainer.artifact import write_whole
 from tunesmith_trainer.evaluate.measured import Answer, Question
 
 log = logging.getLogger(__name__)
 
-LIBRARIES = ("lm_eval", "transformers", "tokenizers", "torch")
+LIBRARIES = ("lm_eval", "transformers", "tokenizers", "torch", "sacrebleu", "rouge_score")
+#: How the model's text becomes tokens and back; the base model's digest is of its weights.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
-def environment(device: str, compute_type: str) -> str:
-    """What else the answers depend on, besides model and question."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return f"{libraries}, {device}, {compute_type}"
+def environment(base_folder: Path, stop_tokens: Iterable[int], device: str, kind: str) -> str:
+    """What else the answers and their scores depend on, besides weights and questions.
+
+    ``kind`` is the type that is computed in.
+    """
+    libraries = [f"{name} {version(name)}" for name in LIBRARIES]
+    files = [
+        f"{name} {file_digest(base_folder / name)}"
+        for name in TOKENIZER_FILES
+        if (base_folder / name).is_file()
+    ]
+    stops = [str(each) for each in sorted(stop_tokens)]
+    return "\n".join([f"tunesmith {__version__}", *libraries, *files, *stops, device, kind])
 
 
 @dataclass
@@ -49,18 +63,21 @@ class BaseResults:
         return self._known[path]
 
     def remember(self, questions: Sequence[Question], answers: dict[str, Answer]) -> None:
-        """Keep answers to some of these questions."""
+        """Keep answers to some of these questions, as far as there is room."""
         if self.folder is None:
             return
         path = self._file(questions)
-        known = self.recall(questions) | answers
+        # Read anew: another run may have asked the same meanwhile.
+        known = self.recall(questions) | read(path) | answers
         lines = [
             json.dumps({"key": key, "text": answer.text, "score": answer.score})
             for key, answer in sorted(known.items())
         ]
-        with output_errors(self.uri):
-            write_whole(path, "".join(f"{line}\n" for line in lines))
         self._known[path] = known
+        try:
+            write_whole(path, "".join(f"{line}\n" for line in lines))
+        except OSError as error:
+            log.warning("base answers are not kept in %s: %s", self.uri, error.strerror)
 
     def _file(self, questions: Sequence[Question]) -> Path:
         assert self.folder is not None

@@ -29,11 +29,11 @@ def generate(model: WatchedModel, prompts: Sequence[str], max_new_tokens: int) -
 
 
 def require_room(
-    prompts: Sequence[str], chat: ChatFormat, name: str, max_new_tokens: int, context: int | None
+    prompts: Sequence[str], chat: ChatFormat, name: str, max_new_tokens: int, context: int
 ) -> None:
     """A prompt that does not fit would be cut from the left in silence."""
     longest = max(chat.count_tokens(prompt) for prompt in prompts)
-    if context is not None and longest + max_new_tokens > context:
+    if longest + max_new_tokens > context:
         raise TrainerError(
             Reason.EXAMPLES_TOO_LONG,
             f"suite {name}: the longest question has {longest} tokens, and with "

@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.evalrun import Asked
@@ -57,7 +58,7 @@ class HarnessSuite:
         """The same suite, ready to be asked."""
         return replace(self, sides=sides)
 
-    @property
+    @cached_property
     def questions(self) -> Sequence[Question]:
         return [item.question for item in self.items]
 

@@ -1,7 +1,8 @@
 """What a suite asks and what came back: the form in which every kind of suite is measured.
 
-A suite offers all its questions in an order of which every beginning is a fair sample, so that the
-evaluation can stop as soon as it knows enough.
+A suite offers all its questions in an order of which every beginning is a sample (a fair one for
+benchmarks, multiple choice with subjects and held-out rows; a file of one's own is asked as it
+lies), so that the evaluation can stop as soon as it knows enough.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Protocol
 
 from tunesmith.api.evalrun import Asked
@@ -38,7 +40,7 @@ class Question:
     #: Whatever else the answer of a given model depends on: choices, bounds, metric, task version.
     settings: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Equal keys: the same model gives the same answer with the same score."""
         parts = [self.prompt, self.expected, self.settings]
@@ -65,7 +67,7 @@ class AskableSuite(Protocol):
 
     @property
     def questions(self) -> Sequence[Question]:
-        """All there are; every beginning is a fair sample of them."""
+        """All there are, in the order in which they are asked."""
         ...
 
     @property

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: At most this many different expected answers make a classification of a task.
 MAXIMUM_CLASSES = 20
 
+#: Larger integers are compared as they are: a float could not tell them from their neighbours.
+LARGEST_EXACT = 2**53
+
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 LETTERS_AND_DIGITS = re.compile(r"[^\W_]+")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -124,6 +127,8 @@ def fields(value: object, path: str = "") -> list[tuple[str, str]]:
             return [(path, f"text {value.strip()}")]
         case bool() | None:
             return [(path, json.dumps(value))]
+        case int() if abs(value) > LARGEST_EXACT:
+            return [(path, f"number {value}")]
         case int() | float():
             return [(path, f"number {float(value)!r}")]
         case _:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from tunesmith.api.evaluation_suite import QuestionFormat
+from tunesmith.api.evaluation_suite import Metric, QuestionFormat
 from tunesmith.api.trainer_contract import PlannedDataset, PlannedQuestions, PlannedSuite, Reason
 
 from tunesmith_trainer import sources
@@ -37,24 +37,37 @@ def open_suite(planned: PlannedSuite, chat: ChatFormat) -> OpenSuite:
     if suite.mt_bench:
         return read_mt_bench(suite.name, suite.mt_bench, path, suite.max_new_tokens)
     if holds_choices(planned.questions, path):
-        require_no_split(planned.questions)
+        require_plain(planned)
         choices = read_choices(path, planned.questions.uri, planned.questions.digest)
         return choice_suite(suite.name, choices, suite.max_items)
     return read_questions(planned, chat)
 
 
-def require_no_split(questions: PlannedQuestions) -> None:
-    """A FineTuneJob cannot train on multiple-choice rows, and so holds none of them out."""
-    if questions.held_out:
+def require_plain(planned: PlannedSuite) -> None:
+    """What makes sense for conversations only must not be set for multiple-choice questions."""
+    assert planned.questions is not None
+    suite = planned.suite
+    wrong = [
+        name
+        for name, is_set in (
+            ("dataset.heldOut", planned.questions.held_out is not None),
+            ("promptedBase", suite.prompted_base is not None),
+            ("metric", suite.metric not in (Metric.AUTO, Metric.ACCURACY)),
+        )
+        if is_set
+    ]
+    if wrong:
         raise TrainerError(
             Reason.DATASET_MALFORMED,
-            f"{questions.uri} holds multiple-choice questions, and heldOut is only used with "
-            "conversations: remove dataset.heldOut",
+            f"suite {suite.name}: {planned.questions.uri} holds multiple-choice questions, which "
+            f"are scored by the most likely letter: remove {' and '.join(wrong)}",
         )
 
 
 def file_of(planned: PlannedQuestions) -> Path:
-    return sources.dataset_file(PlannedDataset(uri=planned.uri, path=planned.path))
+    return sources.dataset_file(
+        PlannedDataset(uri=planned.uri, path=planned.path), "the suite's uri"
+    )
 
 
 def holds_choices(planned: PlannedQuestions, path: Path) -> bool:
@@ -63,11 +76,11 @@ def holds_choices(planned: PlannedQuestions, path: Path) -> bool:
     return any(is_choice(row) for row in islice(read_rows(path), 1))
 
 
-def texts_of(suite: OpenSuite) -> list[str]:
-    """Texts on which an adapter should make a difference."""
+def texts_of(suite: OpenSuite, count: int) -> list[str]:
+    """The first texts of a suite, on which an adapter should make a difference."""
     if isinstance(suite, MtBenchSuite):
-        return [question.turns[0] for question in suite.questions]
-    return [question.prompt + question.expected for question in suite.questions]
+        return [question.turns[0] for question in suite.questions[:count]]
+    return [question.prompt + question.expected for question in suite.questions[:count]]
 
 
 def judges_of(suites: Sequence[OpenSuite]) -> list[JudgeClient]:

@@ -14,6 +14,8 @@ from tunesmith_trainer.data.formats import Conversation, Message, Role
 
 log = logging.getLogger(__name__)
 
+#: One to show, one to try prompts on.
+MINIMUM_EXAMPLES = 2
 #: Solved examples that a prompt may show, and how many each candidate does.
 SOLVED_EXAMPLES = 4
 SHOTS = (1, SOLVED_EXAMPLES)
@@ -40,7 +42,7 @@ class SystemPrompt:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenPrompt:
     """The prompt that suited the base model best, and how each one did (0-100)."""
 
     best: SystemPrompt
@@ -64,9 +66,17 @@ def candidates(written: Sequence[str], solved: Sequence[Conversation]) -> Iterat
             yield SystemPrompt(f"{prompt.name}, with {count}", text)
 
 
+def parts(
+    examples: Sequence[Conversation],
+) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
+    """Examples to show, and examples to try prompts on: no row is both."""
+    shown = min(SOLVED_EXAMPLES, len(examples) // 2)
+    return examples[:shown], examples[shown:]
+
+
 def trials(written: Sequence[str], examples: Sequence[Conversation]) -> int:
     """How many answers it takes to choose."""
-    solved, tried_on = examples[:SOLVED_EXAMPLES], examples[SOLVED_EXAMPLES:]
+    solved, tried_on = parts(examples)
     return len(list(candidates(written, solved))) * len(tried_on)
 
 
@@ -79,18 +89,18 @@ def choose(
     written: Sequence[str],
     examples: Sequence[Conversation],
     score: Callable[[SystemPrompt, Sequence[Conversation]], float | None],
-) -> Choice:
+) -> ChosenPrompt:
     """The prompt with the highest mean score on rows that serve nothing else.
 
     ``score`` gives the mean in points, or None where the model cannot be asked so: the prompt does
     not fit its context, or its template has no system messages. Equal scores: the simpler prompt.
     """
-    solved, tried_on = examples[:SOLVED_EXAMPLES], examples[SOLVED_EXAMPLES:]
+    solved, tried_on = parts(examples)
     tried = []
     for candidate in candidates(written, solved):
-        points = score(candidate, tried_on) if tried_on else None
+        points = score(candidate, tried_on)
         if points is not None:
             log.info("base model, %s: %.1f on %d rows", candidate.name, points, len(tried_on))
             tried.append((candidate, points))
     best = max(tried, key=lambda each: each[1], default=(AS_IT_IS, 0.0))[0]
-    return Choice(best, tried)
+    return ChosenPrompt(best, tried)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from typing import Any
 
 from tunesmith.api.evalrun import Asked
 from tunesmith.api.evaluation_suite import Metric, QuestionFormat
@@ -20,11 +20,13 @@ from tunesmith_trainer.data.split import prompt_examples, split_and_deduplicate
 from tunesmith_trainer.evaluate import metrics
 from tunesmith_trainer.evaluate.generation import generate, require_room
 from tunesmith_trainer.evaluate.measured import Answer, Question, Side, prompts_digest
-from tunesmith_trainer.evaluate.prompting import SystemPrompt
+from tunesmith_trainer.evaluate.prompting import MINIMUM_EXAMPLES, SystemPrompt
 from tunesmith_trainer.evaluate.sides import Sides
 from tunesmith_trainer.failure import TrainerError
 
 MINIMUM_ITEMS = 2
+#: Of the sample of examples, where no split says one.
+EXAMPLES_SEED = 42
 
 
 def read_questions(planned: PlannedSuite, chat: ChatFormat) -> QuestionSuite:
@@ -37,19 +39,28 @@ def read_questions(planned: PlannedSuite, chat: ChatFormat) -> QuestionSuite:
         split = split_and_deduplicate(rows, questions.held_out)
         rows, examples = split.held_out, prompt_examples(split.train, questions.held_out.seed)
     if planned.prompt_examples:
-        examples = _read(planned.prompt_examples)
+        examples = prompt_examples(_read(planned.prompt_examples), EXAMPLES_SEED)
+    # A row that is there twice is no further evidence.
+    rows = list(dict.fromkeys(rows))
     if len(rows) < MINIMUM_ITEMS:
         raise TrainerError(
             Reason.DATASET_TOO_SMALL,
-            f"suite {suite.name}: {questions.uri} has {len(rows)} rows, and at least "
+            f"suite {suite.name}: {questions.uri} has {len(rows)} different rows, and at least "
             f"{MINIMUM_ITEMS} are needed: add rows",
         )
-    asked = set(rows)
-    return QuestionSuite(
+    asked = {each.question for each in rows}
+    examples = [each for each in examples if each.question not in asked]
+    if suite.prompted_base and len(examples) < MINIMUM_EXAMPLES:
+        raise TrainerError(
+            Reason.DATASET_TOO_SMALL,
+            f"suite {suite.name}: promptedBase needs at least {MINIMUM_EXAMPLES} rows that are not "
+            f"asked, and there are {len(examples)}: add rows, or remove promptedBase",
+        )
+    return QuestionSuite.of(
+        rows,
         name=suite.name,
         metric=metrics.resolve(suite.metric, [conversation.answer for conversation in rows]),
-        conversations=rows,
-        examples=[each for each in examples if each not in asked],
+        examples=examples,
         max_new_tokens=suite.max_new_tokens,
         first=min(suite.max_items, len(rows)),
         chat=chat,
@@ -67,7 +78,7 @@ def _read(planned: PlannedQuestions) -> list[Conversation]:
         format=formats.get(planned.format, DatasetFormat.AUTO),
         digest=planned.digest,
     )
-    return read_dataset(sources.dataset_file(dataset), dataset)
+    return read_dataset(sources.dataset_file(dataset, "the suite's uri"), dataset)
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ class QuestionSuite:
     name: str
     metric: Metric
     conversations: Sequence[Conversation]
+    #: The conversations, rendered: as many, in the same order.
+    questions: Sequence[Question]
     max_new_tokens: int
     first: int
     chat: ChatFormat
@@ -90,21 +103,49 @@ class QuestionSuite:
         """The same suite, ready to be asked."""
         return replace(self, sides=sides)
 
-    @cached_property
-    def questions(self) -> list[Question]:
-        settings = json.dumps(["generate", self.max_new_tokens, self.metric])
-        return [
-            Question(self.chat.prompt(each.question), each.answer, settings=settings)
-            for each in self.conversations
+    @classmethod
+    def of(
+        cls,
+        conversations: Sequence[Conversation],
+        *,
+        metric: Metric,
+        max_new_tokens: int,
+        chat: ChatFormat,
+        **more: Any,
+    ) -> QuestionSuite:
+        """The suite of these conversations. Raises TrainerError if one cannot be rendered."""
+        settings = json.dumps(["generate", max_new_tokens, metric])
+        questions = [
+            Question(chat.prompt(each.question), each.answer, settings=settings)
+            for each in conversations
         ]
+        return cls(
+            conversations=conversations,
+            questions=questions,
+            metric=metric,
+            max_new_tokens=max_new_tokens,
+            chat=chat,
+            **more,
+        )
 
     def under(self, prompt: SystemPrompt) -> QuestionSuite:
         """The same questions, each under a system prompt."""
-        return replace(self, conversations=[prompt.apply(each) for each in self.conversations])
+        return self._with([prompt.apply(each) for each in self.conversations], self.first)
 
     def on(self, conversations: Sequence[Conversation]) -> QuestionSuite:
         """Other questions, asked in the same way."""
-        return replace(self, conversations=list(conversations), first=len(conversations))
+        return self._with(conversations, len(conversations))
+
+    def _with(self, conversations: Sequence[Conversation], first: int) -> QuestionSuite:
+        return QuestionSuite.of(
+            conversations,
+            name=self.name,
+            metric=self.metric,
+            max_new_tokens=self.max_new_tokens,
+            first=first,
+            chat=self.chat,
+            sides=self.sides,
+        )
 
     def require_room(self) -> None:
         """Raises TrainerError if a question is too long for the model."""

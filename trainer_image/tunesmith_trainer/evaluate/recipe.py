@@ -31,7 +31,7 @@ def evaluate(plan: EvaluationPlan, board: ProgressBoard) -> EvaluationOutcome:
     chat = load_chat_format(base_folder, plan.base_model.uri)
 
     from tunesmith_trainer.evaluate.asking import Asking, Counter
-    from tunesmith_trainer.evaluate.canary import require_effect
+    from tunesmith_trainer.evaluate.canary import CANARY_ITEMS, require_effect
     from tunesmith_trainer.evaluate.loading import load_sides
     from tunesmith_trainer.evaluate.opening import judges_of, open_suite, texts_of
     from tunesmith_trainer.evaluate.results_folder import write_results
@@ -43,11 +43,13 @@ def evaluate(plan: EvaluationPlan, board: ProgressBoard) -> EvaluationOutcome:
         judge.require_answer()
     machine.use_all_processors()
     counter = Counter(board)
-    sides = load_sides(plan, base_folder, candidate, chat, counter.add)
+    texts = [text for suite in suites for text in texts_of(suite, CANARY_ITEMS)]
+    sides = load_sides(plan, base_folder, candidate, chat, counter.add, texts)
     if judged := plan.adapter or plan.merged_model:
-        require_effect(sides, texts_of(suites[0]), judged.uri)
+        require_effect(sides, texts, judged.uri)
 
-    asking = Asking(sides, chat, base_results(plan, base_model_digest), counter, board)
+    kept = base_results(plan, base_model_digest, base_folder, chat)
+    asking = Asking(sides, chat, kept, counter, board)
     planned = list(zip(suites, plan.suites, strict=True))
     for each in planned:
         asking.expect(*each)
@@ -69,13 +71,16 @@ def evaluate(plan: EvaluationPlan, board: ProgressBoard) -> EvaluationOutcome:
     return outcome
 
 
-def base_results(plan: EvaluationPlan, base_model_digest: str) -> BaseResults:
+def base_results(
+    plan: EvaluationPlan, base_model_digest: str, base_folder: Path, chat: ChatFormat
+) -> BaseResults:
     device = machine.device()
+    kind = str(machine.compute_type(device))
     return BaseResults(
         sources.mounted(plan.base_results) if plan.base_results else None,
         plan.base_results.uri if plan.base_results else "",
         base_model_digest,
-        environment(str(device), str(machine.compute_type(device))),
+        environment(base_folder, chat.stop_tokens, machine.device_name(device), kind),
     )
 
 
@@ -85,7 +90,7 @@ def candidate_folder(plan: EvaluationPlan) -> Path | None:
         return sources.adapter_folder(plan.adapter, str(plan.digest))
     if plan.merged_model is None:
         return None
-    folder = sources.model_folder(plan.merged_model)
+    folder = sources.model_folder(plan.merged_model, "mergedModel.uri")
     found = digests.base_model_digest(folder)
     if found != plan.digest:
         raise TrainerError(

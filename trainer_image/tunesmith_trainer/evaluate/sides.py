@@ -7,6 +7,7 @@ its base.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from tunesmith.api.trainer_contract import Reason
 from tunesmith_trainer.data.chat import ChatFormat
 from tunesmith_trainer.evaluate.measured import Side
 from tunesmith_trainer.failure import TrainerError, first_line
-from tunesmith_trainer.model import context_length
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -55,7 +55,22 @@ class WatchedModel(HFLM):  # type: ignore[misc]
         self._likelihoods = Share(0, 0)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
+        self._require_room([each.args for each in requests])
         return list(super().generate_until(requests, disable_tqdm=True))
+
+    def _require_room(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """lm-eval cuts a long prompt in silence, and stops where no room is left for any."""
+        longest = max((settings.get("max_gen_toks", 0) for _, settings in requests), default=0)
+        room = self.max_length - longest
+        if room <= 0:
+            raise TrainerError(
+                Reason.EXAMPLES_TOO_LONG,
+                f"answers of up to {longest} tokens leave no room for a question in the model's "
+                f"context of {self.max_length}: lower maxNewTokens, or leave the benchmark out",
+            )
+        cut = sum(len(self.tok_encode(prompt)) > room for prompt, _ in requests)
+        if cut:
+            log.warning("%d prompts are longer than %d tokens and lose their beginning", cut, room)
 
     def _model_generate(self, context: Any, *arguments: Any, **settings: Any) -> Any:
         tokens = super()._model_generate(context, *arguments, **settings)
@@ -136,9 +151,9 @@ class Sides:
     adapter: WatchedModel | None = None
 
     @property
-    def context(self) -> int | None:
-        """Tokens that the models can see at once; None if they do not say."""
-        return context_length(self.base.model)
+    def context(self) -> int:
+        """Tokens that the models can see at once. lm-eval cuts what is longer."""
+        return int(self.base.max_length)
 
     @contextmanager
     def on(self, side: Side) -> Iterator[WatchedModel]:
@@ -179,8 +194,11 @@ def attach_adapter(model: PreTrainedModel, folder: Path, uri: str) -> PeftModel:
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
-    except (ValueError, RuntimeError, KeyError) as error:
+        with warnings.catch_warnings():
+            # An adapter of which half is missing loads with nothing but a warning.
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
+    except (ValueError, RuntimeError, KeyError, UserWarning) as error:
         raise TrainerError(
             Reason.MODEL_UNUSABLE,
             f"the adapter {uri} does not fit the base model ({first_line(error)}): evaluate it "

@@ -40,8 +40,8 @@ class Interview:
     questions: Sequence[TwoTurnQuestion]
     chat: ChatFormat
     max_new_tokens: int
-    #: Tokens that the model can see at once; None if it does not say.
-    context: int | None
+    #: Tokens that the model can see at once.
+    context: int
 
     def hold(self, side: Side, ask: Ask) -> list[Exchange]:
         """One side's answers, in the order of the questions.

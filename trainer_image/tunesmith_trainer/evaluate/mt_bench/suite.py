@@ -48,7 +48,7 @@ class MtBenchSuite:
         sides: Sequence[Side],
         ask: Ask,
         chat: ChatFormat,
-        context: int | None,
+        context: int,
         judged: Callable[[int], None] = lambda _: None,
     ) -> Measured:
         """Hold all conversations, then have the judge rate those of all sides in one go.
@@ -81,7 +81,7 @@ class MtBenchSuite:
             },
             asked=Asked(
                 data=questions_digest(self.questions),
-                prompts=prompts_digest(questions),
+                prompts=talks_digest(questions),
                 judge=self.judge.name,
             ),
             failed_percent=ratings.failed_percent,
@@ -116,7 +116,7 @@ def read_mt_bench(
     )
 
 
-def prompts_digest(questions: Sequence[Question]) -> str:
+def talks_digest(questions: Sequence[Question]) -> str:
     """sha256 of what the model is asked in the first turn, and of what is said in the second."""
     asked = json.dumps([[question.prompt, question.settings] for question in questions])
     return f"sha256:{hashlib.sha256(asked.encode()).hexdigest()}"
