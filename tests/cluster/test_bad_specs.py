@@ -52,6 +52,12 @@ def dry_run(kubectl: Kubectl, raw: Object) -> None:
     kubectl.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(raw))
 
 
+TALKS: Object = {
+    "questions": "pvc://data/talks.jsonl",
+    "judge": {"url": "https://judge.example.com/v1", "model": "judge"},
+}
+TALK: Object = {"name": "talk", "mtBench": TALKS}
+HUB = "hf://datasets/org/rows/a.jsonl"
 FINE_TUNE_JOBS: list[tuple[Object, str]] = [
     ({"adapterName": "a@b"}, "adapterName may hold letters, digits, '-', '_' and '.'"),
     ({"baseModel": None}, "spec.baseModel: Required value"),
@@ -108,6 +114,10 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
         "evaluation.suites must not be named held-out",
     ),
     (
+        {"evaluation": {"suites": [TALK, TALK | {"name": "more"}]}},
+        "at most one of evaluation.suites may have mtBench",
+    ),
+    (
         {"evaluation": {"gates": [{"suite": "mmlu"}]}},
         "every evaluation.gates[].suite must be the name of one of evaluation.suites",
     ),
@@ -135,10 +145,6 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
 
 DIGEST = "sha256:" + "0" * 64
 TICKETS: Object = {"name": "tickets", "dataset": {"uri": "pvc://data/questions.jsonl"}}
-TALKS: Object = {
-    "questions": "pvc://data/talks.jsonl",
-    "judge": {"url": "https://judge.example.com/v1", "model": "judge"},
-}
 CHOICES: Object = {"uri": "pvc://data/choices.jsonl", "format": "MultipleChoice"}
 EVAL_RUNS: list[tuple[Object, str]] = [
     ({"adapter.digest": "latest"}, "a digest must be sha256: and 64 hexadecimal digits"),
@@ -199,6 +205,14 @@ EVAL_RUNS: list[tuple[Object, str]] = [
     (
         {"suites": [{"name": "tickets", "mtBench": TALKS}, {"name": "more", "mtBench": TALKS}]},
         "at most one of the suites may have mtBench",
+    ),
+    (
+        {
+            "suites": [
+                {"name": "tickets", "dataset": {"uri": HUB, "secretRef": {"name": "two"}}},
+            ]
+        },
+        "must name the Secret of baseModel.secretRef",
     ),
     (
         {"suites": [{"name": "tickets", "dataset": CHOICES | {"heldOut": {}}}]},

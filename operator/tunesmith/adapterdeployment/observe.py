@@ -16,6 +16,7 @@ from tunesmith.api.serving_status import Strategy
 from tunesmith.kube import pods
 from tunesmith.kube.cluster import KEDA, ApiError, Cluster, Object
 from tunesmith.kube.labels import is_controlled_by, owner_labels
+from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
 
 CHILD_KINDS = ("ConfigMap", "Service", "Deployment", "PodDisruptionBudget")
@@ -107,7 +108,7 @@ async def _jobs(cluster: Cluster, deployment: AdapterDeployment) -> list[FineTun
     if labels is None:
         return []
     found = await cluster.list("FineTuneJob", deployment.metadata.namespace, labels)
-    return [FineTuneJob.from_object(each) for each in found]
+    return readable(FineTuneJob.from_object, found)
 
 
 async def _runs(cluster: Cluster, deployment: AdapterDeployment) -> list[EvalRun]:
@@ -115,7 +116,7 @@ async def _runs(cluster: Cluster, deployment: AdapterDeployment) -> list[EvalRun
     if all(each.gate is GateRule.NONE for each in deployment.spec.adapters.named):
         return []
     found = await cluster.list("EvalRun", deployment.metadata.namespace)
-    return [EvalRun.from_object(each) for each in found]
+    return readable(EvalRun.from_object, found)
 
 
 async def _served_elsewhere(cluster: Cluster, deployment: AdapterDeployment) -> frozenset[str]:

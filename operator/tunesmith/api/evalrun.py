@@ -29,6 +29,8 @@ from tunesmith.api.verdict import ConfidenceInterval, Verdict
 MAXIMUM_NAME_LENGTH = 52
 #: Their results have to fit into a termination message.
 MAXIMUM_SUITES = 6
+#: Those that somebody writes, and the default one of every suite.
+MAXIMUM_GATES = 16
 
 
 class AdapterSource(ApiModel):
@@ -97,7 +99,7 @@ class EvalRunSpec(ApiModel):
     )
     gates: list[Gate] = Field(
         default_factory=list,
-        max_length=16,
+        max_length=MAXIMUM_GATES - MAXIMUM_SUITES,
         description=(
             "What must hold for the verdict Passed; the worst gate decides. A suite that no gate "
             "names has a default one: a dataset must gain, a benchmark may lose 3 points, MT-Bench "
@@ -106,6 +108,7 @@ class EvalRunSpec(ApiModel):
     )
     output_uri: Uri | None = Field(
         default=None,
+        max_length=400,
         description=(
             "Folder for the report and the answers of both sides, item by item: "
             "pvc://CLAIM[/FOLDER]."
@@ -147,6 +150,13 @@ class EvalRunSpec(ApiModel):
         rule(
             "self.suites.filter(suite, has(suite.mtBench)).size() <= 1",
             "at most one of the suites may have mtBench: one run has one judge",
+        ),
+        rule(
+            "self.suites.all(suite, !has(suite.dataset) || !has(suite.dataset.secretRef) || "
+            "(has(self.baseModel.secretRef) && "
+            "suite.dataset.secretRef.name == self.baseModel.secretRef.name))",
+            "suites[].dataset.secretRef must name the Secret of baseModel.secretRef: one HF_TOKEN "
+            "opens everything",
         ),
         rule(
             "self == oldSelf",
@@ -243,8 +253,9 @@ class SuiteResult(ApiModel):
             "every look at the figures has its share of the error."
         ),
     )
-    detectable: float = Field(
-        description="Smallest true difference that so many items show in four of five cases."
+    detectable: float | None = Field(
+        default=None,
+        description="Smallest true difference that so many items show in four of five cases.",
     )
     approximate: bool = Field(
         default=False, description="Whether only a sample of the benchmark was asked."
@@ -261,7 +272,7 @@ class SuiteResult(ApiModel):
     fallen: list[GroupDifference] = Field(
         default_factory=list, max_length=3, description="The subjects that fell most."
     )
-    asked: Asked = Field(description="What exactly was asked.")
+    asked: Asked | None = Field(default=None, description="What exactly was asked.")
 
 
 class GateResult(ApiModel):
@@ -300,7 +311,7 @@ class EvalRunStatus(AttemptStatus):
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,
-        description="Succeeded: there is a verdict. Passed: every gate holds.",
+        description="Succeeded: all was measured. Passed: every gate holds.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     verdict: Verdict | None = Field(default=None, description="The worst gate's verdict.")
@@ -318,7 +329,7 @@ class EvalRunStatus(AttemptStatus):
         default_factory=list, max_length=MAXIMUM_SUITES, description="What each suite measured."
     )
     gates: list[GateResult] = Field(
-        default_factory=list, max_length=16, description="What each gate says."
+        default_factory=list, max_length=MAXIMUM_GATES, description="What each gate says."
     )
     progress: EvaluationProgress | None = Field(default=None, description="How far it is.")
     completion_time: Timestamp | None = Field(default=None, description="When the verdict fell.")

@@ -184,6 +184,7 @@ class Output(ApiModel):
     """Where the adapter goes."""
 
     uri: Uri = Field(
+        max_length=200,
         description=(
             "Folder for adapters: pvc://CLAIM[/FOLDER]. The adapter gets a folder of its own below "
             "it, named after this job and the adapter's digest."

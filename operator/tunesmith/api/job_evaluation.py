@@ -142,6 +142,10 @@ class Evaluation(ApiModel):
             "held-out examples, which is always there",
         ),
         rule(
+            "!has(self.suites) || self.suites.filter(suite, has(suite.mtBench)).size() <= 1",
+            "at most one of evaluation.suites may have mtBench: one run has one judge",
+        ),
+        rule(
             "!has(self.gates) || self.gates.all(gate, has(self.suites) && "
             "self.suites.exists(suite, suite.name == gate.suite))",
             "every evaluation.gates[].suite must be the name of one of evaluation.suites; the "
@@ -175,6 +179,7 @@ class Action(StrEnum):
     ADD_DATA = "AddData"
     HOLD_OUT_MORE = "HoldOutMore"
     ASK_MORE = "AskMore"
+    SETTLE_DOUBT = "SettleDoubt"
     MEND_JUDGE = "MendJudge"
 
 
@@ -228,7 +233,7 @@ class JobEvaluation(ApiModel):
     adapter_digest: Digest | None = Field(
         default=None, description="The adapter that the verdict is about."
     )
-    metric: str | None = Field(default=None, max_length=64, description="What was measured.")
+    metric: Metric | None = Field(default=None, description="What was measured.")
     base: float | None = Field(default=None, description="Score of the base model, 0-100.")
     prompted_base: float | None = Field(
         default=None, description="Score of the base model under its best system prompt, 0-100."

@@ -13,6 +13,8 @@ import math
 #: z for 95% confidence plus z for 80% power.
 QUANTILES = 1.9600 + 0.8416
 SHARE_OF_CHANGED_ITEMS = 0.2
+#: Above it a sample is called small: what it cannot show matters to most who ask.
+WORTH_SEEING_POINTS = 10.0
 
 
 def detectable_points(items: int, changed: float = SHARE_OF_CHANGED_ITEMS) -> float:

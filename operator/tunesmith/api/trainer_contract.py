@@ -231,7 +231,7 @@ class EvaluationOutcome(ApiModel):
     #: Digest of the adapter or merged model; unset when only the base model was measured.
     digest: str | None = None
     base_model_digest: str
-    chat_template_digest: str
+    chat_template_digest: str | None = None
     results: list[SuiteResult]
     report: Report | None = None
 
@@ -301,5 +301,5 @@ class TerminationMessage(ApiModel):
 
 
 def _without_words(result: SuiteResult) -> SuiteResult:
-    asked = result.asked.model_copy(update={"task": None, "judge": None})
+    asked = result.asked and result.asked.model_copy(update={"task": None, "judge": None})
     return result.model_copy(update={"asked": asked})

@@ -9,6 +9,9 @@ from pydantic import Field
 
 from tunesmith.api.schema import ApiModel
 
+#: A judge that fails more often than this is no judge, whatever its other ratings say.
+MOST_FAILED_PERCENT = 5.0
+
 
 class Verdict(StrEnum):
     PASSED = "Passed"

@@ -25,7 +25,7 @@ Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class NamedAdapter:
+class JudgedAdapter:
     """An adapter by place and content."""
 
     uri: str
@@ -33,7 +33,7 @@ class NamedAdapter:
 
 
 def evaluation_job(
-    run: EvalRun, adapter: NamedAdapter | None, start: Start, settings: Settings
+    run: EvalRun, adapter: JudgedAdapter | None, start: Start, settings: Settings
 ) -> list[Object]:
     """The Job and its plan for one attempt."""
     spec = run.spec
@@ -60,7 +60,7 @@ def evaluation_job_name(run: EvalRun, attempt: int) -> str:
     return f"{run.metadata.name}-eval-{attempt}"
 
 
-def evaluation_plan(run: EvalRun, adapter: NamedAdapter | None) -> EvaluationPlan:
+def evaluation_plan(run: EvalRun, adapter: JudgedAdapter | None) -> EvaluationPlan:
     """What the evaluator is to do. The same for every attempt."""
     spec, merged = run.spec, run.spec.merged_model
     return EvaluationPlan(
@@ -124,7 +124,7 @@ def uris_read(run: EvalRun) -> Iterator[str]:
             yield suite.mt_bench.questions
 
 
-def _mounts(run: EvalRun, adapter: NamedAdapter | None) -> list[Mount]:
+def _mounts(run: EvalRun, adapter: JudgedAdapter | None) -> list[Mount]:
     spec = run.spec
     reads = [*uris_read(run), *([adapter.uri] if adapter else [])]
     writes = [each for each in (spec.output_uri, spec.base_results_uri) if each]

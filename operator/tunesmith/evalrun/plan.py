@@ -11,14 +11,16 @@ from tunesmith.api.evalrun import (
     EvalState,
     EvaluationPhase,
     EvaluationProgress,
+    GateResult,
     SuiteResult,
 )
-from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.sample_size import detectable_points
+from tunesmith.api.evaluation_suite import OnInconclusive
+from tunesmith.api.finetunejob import FineTuneJob, JobState
+from tunesmith.api.sample_size import WORTH_SEEING_POINTS, detectable_points
 from tunesmith.api.trainer_contract import EvaluationOutcome, ProgressReport
-from tunesmith.api.verdict import Verdict
-from tunesmith.evalrun.objects import NamedAdapter, evaluation_job, evaluation_job_name
-from tunesmith.evalrun.verdict import MOST_FAILED_PERCENT, gates_of, judge_all, worst
+from tunesmith.api.verdict import MOST_FAILED_PERCENT, Verdict
+from tunesmith.evalrun.objects import JudgedAdapter, evaluation_job, evaluation_job_name
+from tunesmith.evalrun.verdict import gates_of, judge_all, worst
 from tunesmith.kube.advance import (
     Stage,
     advance,
@@ -83,7 +85,7 @@ def _outcome(observed: Observed) -> EvaluationOutcome | None:
     attempt, status = observed.attempt, observed.run.status
     if attempt and attempt.message and attempt.message.evaluation:
         return attempt.message.evaluation
-    if status.results and status.base_model_digest and status.chat_template_digest:
+    if status.results and status.base_model_digest:
         return EvaluationOutcome(
             digest=status.adapter_digest,
             base_model_digest=status.base_model_digest,
@@ -94,21 +96,23 @@ def _outcome(observed: Observed) -> EvaluationOutcome | None:
     return None
 
 
-def _adapter(observed: Observed) -> NamedAdapter | None:
+def _adapter(observed: Observed) -> JudgedAdapter | None:
     """The adapter that is judged, by place and content; None if there is none (yet)."""
     adapter = observed.run.spec.adapter
     if adapter and adapter.uri and adapter.digest:
-        return NamedAdapter(adapter.uri, adapter.digest)
+        return JudgedAdapter(adapter.uri, adapter.digest)
     artifact = observed.named_job.status.artifact if observed.named_job else None
-    return NamedAdapter(artifact.uri, artifact.digest) if artifact else None
+    return JudgedAdapter(artifact.uri, artifact.digest) if artifact else None
 
 
 # --- the verdict ---------------------------------------------------------------------------------
 
 
 def _judged(observed: Observed, outcome: EvaluationOutcome) -> tuple[Decision, EvalRunStatus]:
-    gates = judge_all(gates_of(observed.run), outcome.results)
-    verdict = worst(gates) if gates else None
+    before = observed.run.status
+    # A verdict that has fallen stays, although the rules of a later version may differ.
+    gates = before.gates or judge_all(gates_of(observed.run), outcome.results)
+    verdict = before.verdict or (worst(gates) if gates else None)
     sentence = " ".join(_sentence(each) for each in outcome.results)
     succeeded = holds("Succeeded", "Measured", sentence)
     match verdict:
@@ -117,7 +121,7 @@ def _judged(observed: Observed, outcome: EvaluationOutcome) -> tuple[Decision, E
         case Verdict.FAILED:
             state, passed = EvalState.FAILED, fails("Passed", "GateFailed", sentence)
         case Verdict.INCONCLUSIVE:
-            message = f"{sentence} {_doubt(outcome.results)}"
+            message = f"{sentence} {_doubt(gates, outcome.results)}"
             state, passed = EvalState.INCONCLUSIVE, fails("Passed", "Inconclusive", message)
         case None:
             message = "Nothing was compared with the base model, so there is nothing to pass."
@@ -134,18 +138,23 @@ def _judged(observed: Observed, outcome: EvaluationOutcome) -> tuple[Decision, E
     return Decision(state, succeeded, passed), status
 
 
-def _doubt(results: list[SuiteResult]) -> str:
-    failing = [each for each in results if (each.failed_percent or 0) > MOST_FAILED_PERCENT]
+def _doubt(gates: list[GateResult], results: list[SuiteResult]) -> str:
+    doubtful = {gate.suite for gate in gates if gate.verdict is Verdict.INCONCLUSIVE}
+    failing = [
+        each
+        for each in results
+        if each.suite in doubtful and (each.failed_percent or 0) > MOST_FAILED_PERCENT
+    ]
     if failing:
         return (
             f"{failing[0].suite}: the judge failed to rate {failing[0].failed_percent:.0f}% of the "
             f"answers, and more than {MOST_FAILED_PERCENT:.0f}% is no basis for a verdict: use "
-            "another judge."
+            "another judge in a new run."
         )
     return (
-        "The interval contains the bound: more items would decide. Where there are more, "
-        "onInconclusive: Extend on the gate asks for them; else add some, or say with "
-        "onInconclusive what the doubt counts as."
+        "The interval contains the bound: more items would decide. In a new run, "
+        "onInconclusive: Extend on the gate asks for more where there are more; else add some, or "
+        "say with onInconclusive what the doubt counts as."
     )
 
 
@@ -165,8 +174,6 @@ def _sentence(result: SuiteResult) -> str:
 
 # --- measuring -----------------------------------------------------------------------------------
 
-#: Where a warning begins: fewer items show only differences that nobody would miss anyway.
-MOST_DETECTABLE_POINTS = 10.0
 
 STATES = {
     Stage.PENDING: EvalState.PENDING,
@@ -179,15 +186,17 @@ STATES = {
 
 def _measuring(observed: Observed, settings: Settings, now: datetime) -> Decision:
     run = observed.run
-    if trouble := _no_adapter_yet(observed):
+    missing = missing_config_map(observed.missing_config_map, run.metadata)
+    step = advance(observed.attempt, run.status, run.spec.backoff_limit, missing, settings, now)
+    if step.start and (lack := _lack_of_adapter(observed)):
+        trouble, is_final = lack
         return Decision(
             EvalState.WAITING,
             unknown("Succeeded", trouble.reason, trouble.message),
             fails("Passed", "NoVerdict", "There is no verdict yet."),
+            holds("Stalled", trouble.reason, trouble.message) if is_final else None,
             requeue_after=settings.progress_interval,
         )
-    missing = missing_config_map(observed.missing_config_map, run.metadata)
-    step = advance(observed.attempt, run.status, run.spec.backoff_limit, missing, settings, now)
     return Decision(
         state=STATES[step.stage],
         succeeded=step.succeeded,
@@ -198,27 +207,44 @@ def _measuring(observed: Observed, settings: Settings, now: datetime) -> Decisio
     )
 
 
-def _no_adapter_yet(observed: Observed) -> Trouble | None:
-    """Why a FineTuneJob that the run names has no adapter to judge."""
-    adapter = observed.run.spec.adapter
-    if observed.attempt or adapter is None or adapter.job is None or _adapter(observed):
+def _lack_of_adapter(observed: Observed) -> tuple[Trouble, bool] | None:
+    """Why a FineTuneJob that the run names has no adapter to judge, and whether it never will."""
+    adapter, job = observed.run.spec.adapter, observed.named_job
+    if adapter is None or adapter.job is None or _adapter(observed):
         return None
-    if observed.named_job is None:
-        message = f"The FineTuneJob {adapter.job} does not exist: apply it, or correct adapter.job."
-        return Trouble("JobNotFound", message)
-    return Trouble("NotTrained", f"The FineTuneJob {adapter.job} has not trained its adapter yet.")
+    if job is None:
+        message = (
+            f"The FineTuneJob {adapter.job} does not exist: apply it, or delete this run and apply "
+            "it with another adapter.job."
+        )
+        return Trouble("JobNotFound", message), True
+    if job.status.state in (JobState.FAILED, JobState.REJECTED):
+        message = (
+            f"The FineTuneJob {adapter.job} is {job.status.state} and has no adapter: delete this "
+            "run and apply it with another adapter.job."
+        )
+        return Trouble("NoAdapter", message), True
+    message = f"The FineTuneJob {adapter.job} has not trained its adapter yet."
+    return Trouble("NotTrained", message), False
 
 
 def _sample_sizes(run: EvalRun) -> Finding | None:
     """What so few questions cannot show, said before anything is spent on asking them."""
+    final = {
+        gate.suite
+        for gate in gates_of(run)
+        if gate.on_inconclusive not in (OnInconclusive.EXTEND, OnInconclusive.PASS)
+    }
     small = [
         f"{suite.name}: {suite.max_items} items detect {points:g} points"
         for suite in run.spec.suites
-        if suite.dataset and (points := detectable_points(suite.max_items)) > MOST_DETECTABLE_POINTS
+        if suite.dataset
+        and suite.name in final
+        and (points := detectable_points(suite.max_items)) > WORTH_SEEING_POINTS
     ]
     if not small:
         return None
-    message = f"{'; '.join(small)}; smaller differences will stay Inconclusive. Raise maxItems."
+    message = f"{'; '.join(small)}; smaller differences stay in doubt. A larger maxItems helps."
     return holds("Warning", "FewItems", message)
 
 
@@ -236,7 +262,7 @@ def _completed(
         decision.passed,
         *kstatus(decision.state, decision.succeeded, decision.stalled, finished=finished),
     ]
-    if warning := _sample_sizes(run):
+    if not finished and (warning := _sample_sizes(run)):
         findings.append(warning)
     return status.model_copy(
         update={
@@ -244,7 +270,7 @@ def _completed(
             "observed_generation": run.metadata.generation,
             "state": decision.state,
             "conditions": updated(before.conditions, findings, run.metadata.generation, now),
-            "job_name": evaluation_job_name(run, memory["attempt"]),
+            "job_name": evaluation_job_name(run, memory["attempt"]) if memory["attempt"] else None,
             "progress": _progress(observed, decision, finished=finished),
             "start_time": before.start_time or timestamp(now),
             "completion_time": before.completion_time or (timestamp(now) if finished else None),

@@ -6,12 +6,10 @@ from collections.abc import Iterable
 
 from tunesmith.api.evalrun import EvalRun, GateResult, SuiteResult
 from tunesmith.api.evaluation_suite import Gate, OnInconclusive, all_gates
-from tunesmith.api.verdict import Verdict, judge
+from tunesmith.api.verdict import MOST_FAILED_PERCENT, Verdict, judge
 
 #: The worst gate decides: a failure outweighs a doubt, a doubt outweighs a pass.
 SEVERITY = [Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PASSED]
-#: A judge that fails more often than this is no judge, whatever its other ratings say.
-MOST_FAILED_PERCENT = 5.0
 
 
 def gates_of(run: EvalRun) -> list[Gate]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesmith.api.finetunejob import DatasetReceipt, Lora
-from tunesmith.api.sample_size import detectable_points
+from tunesmith.api.sample_size import WORTH_SEEING_POINTS, detectable_points
 
 FEWEST_EXAMPLES = 100
 MOST_EXAMPLES = 5000
-#: A difference that an adapter is expected to show, in points.
-EXPECTED_POINTS = 10.0
 
 
 def warnings(lora: Lora, dataset: DatasetReceipt | None, held_out_items: int | None) -> list[str]:
@@ -56,7 +54,7 @@ def _dataset_warnings(dataset: DatasetReceipt) -> Iterator[str]:
 
 def _sample_warnings(items: int) -> Iterator[str]:
     points = detectable_points(items)
-    if points > EXPECTED_POINTS:
+    if points > WORTH_SEEING_POINTS:
         yield (
             f"{items} held-out examples detect {points:g} points: a smaller gain cannot be told "
             "from chance, and the verdict may be Inconclusive. Raise dataset.heldOut.fraction or "

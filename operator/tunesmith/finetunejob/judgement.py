@@ -106,7 +106,7 @@ def _judged(
             ready = fails("Ready", "EvaluationFailed", message)
         case _:
             where = _where(evaluation, Verdict.INCONCLUSIVE)
-            message = f"The adapter is not served: too few items to decide{where}{scores}.{advice}"
+            message = f"The adapter is not served: there is no decision{where}{scores}.{advice}"
             ready = fails("Ready", "EvaluationInconclusive", message)
     stalled = holds("Stalled", ready.reason, ready.message)
     return replace(decision, state=JobState.REJECTED, ready=ready, stalled=stalled)

@@ -10,6 +10,7 @@ from tunesmith.finetunejob.decision import Observed
 from tunesmith.kube.attempts import AttemptState, latest_attempt
 from tunesmith.kube.cluster import Cluster
 from tunesmith.kube.labels import is_controlled_by, owner_labels
+from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
 
 
@@ -26,11 +27,10 @@ async def observe(cluster: Cluster, pods: PodHttp, job: FineTuneJob) -> Observed
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
         progress = await pods.progress(attempt.pod_address)
-    eval_runs = [
-        EvalRun.from_object(each)
-        for each in await cluster.list("EvalRun", namespace, labels)
-        if is_controlled_by(each, job.metadata)
-    ]
+    runs = await cluster.list("EvalRun", namespace, labels)
+    eval_runs = readable(
+        EvalRun.from_object, (each for each in runs if is_controlled_by(each, job.metadata))
+    )
     return Observed(
         job, attempt, jobs, progress, eval_runs, await _missing_config_map(cluster, job)
     )

@@ -14,8 +14,7 @@ from tunesmith.api.evalrun import GateResult, SuiteResult
 from tunesmith.api.evaluation_suite import OnInconclusive, Suite
 from tunesmith.api.finetunejob import DatasetReceipt, Training
 from tunesmith.api.job_evaluation import HELD_OUT_SUITE, Action, Recommendation, Tunable
-from tunesmith.api.verdict import Verdict
-from tunesmith.evalrun.verdict import MOST_FAILED_PERCENT
+from tunesmith.api.verdict import MOST_FAILED_PERCENT, Verdict, judge
 from tunesmith.finetunejob.guidance import FEWEST_EXAMPLES
 from tunesmith.finetunejob.loss_curve import LossCurve
 
@@ -71,6 +70,23 @@ class _Gate:
         return Concern.FORGETTING if self.suite.benchmark or may_lose else Concern.TASK
 
     @property
+    def in_doubt(self) -> bool:
+        """Whether the interval contains the bound, whatever the gate takes a doubt for.
+
+        A doubt is no evidence: what would be changed for it would be changed for chance.
+        """
+        if self.verdict is Verdict.INCONCLUSIVE:
+            return True
+        interval = self.measured.confidence_interval if self.measured else None
+        return interval is not None and judge(self.bound, interval) is Verdict.INCONCLUSIVE
+
+    @property
+    def failed_percent(self) -> float:
+        """Ratings that are missing, if those are too many."""
+        failed = (self.measured.failed_percent if self.measured else None) or 0.0
+        return failed if failed > MOST_FAILED_PERCENT else 0.0
+
+    @property
     def finding(self) -> str:
         """Such as: mmlu fell by 5.2 points, most in law (-12.0)."""
         difference = self.measured.difference if self.measured else None
@@ -87,7 +103,11 @@ class _Gate:
 def recommend(evidence: Evidence) -> Recommendation | None:
     """What to change; None when every gate holds."""
     gates = sorted(_gates(evidence), key=lambda each: each.concern)
-    if failed := next((each for each in gates if each.verdict is Verdict.FAILED), None):
+    not_passed = [each for each in gates if each.verdict is not Verdict.PASSED]
+    if unrated := next((each for each in not_passed if each.failed_percent), None):
+        share = f"{unrated.failed_percent:.0f}% of the ratings of {unrated.suite.name}"
+        return _without_field(Action.MEND_JUDGE, f"the judge failed to give {share}")
+    if failed := next((each for each in not_passed if not each.in_doubt), None):
         match failed.concern:
             case Concern.FORGETTING:
                 return _against_forgetting(evidence, failed.finding)
@@ -95,9 +115,7 @@ def recommend(evidence: Evidence) -> Recommendation | None:
                 return _for_conversation(evidence, failed.finding)
             case Concern.TASK:
                 return _for_the_task(evidence, failed.finding)
-    if doubtful := next((each for each in gates if each.verdict is Verdict.INCONCLUSIVE), None):
-        return _against_doubt(evidence, doubtful)
-    return None
+    return _against_doubt(evidence, not_passed[0]) if not_passed else None
 
 
 def sentence(recommendation: Recommendation) -> str:
@@ -176,22 +194,17 @@ def _for_the_task(evidence: Evidence, finding: str) -> Recommendation:
 
 
 def _against_doubt(evidence: Evidence, gate: _Gate) -> Recommendation:
-    """Only more questions decide: those that are there and were not asked come first.
-
-    Unless the judge left too many of them without a rating.
-    """
+    """Only more questions decide: those that are there and were not asked come first."""
     measured = gate.measured
-    if measured and (measured.failed_percent or 0) > MOST_FAILED_PERCENT:
-        share = f"{measured.failed_percent:.0f}% of the ratings of {gate.suite.name}"
-        return _without_field(Action.MEND_JUDGE, f"the judge failed to give {share}")
     because = f"{gate.suite.name} is in doubt"
-    if measured:
+    if measured and measured.detectable is not None:
         because = (
             f"{gate.suite.name} is in doubt: {measured.items} items show differences from "
             f"{measured.detectable:.1f} points"
         )
     if gate.suite.name != HELD_OUT_SUITE:
-        return _without_field(Action.ASK_MORE, because)
+        has_more = gate.suite.dataset or (measured and measured.approximate)
+        return _without_field(Action.ASK_MORE if has_more else Action.SETTLE_DOUBT, because)
     rows = evidence.dataset.held_out_rows if evidence.dataset else 0
     extends = evidence.on_inconclusive is OnInconclusive.EXTEND
     if measured and rows > measured.items and not extends:
@@ -260,6 +273,8 @@ def _what(recommendation: Recommendation) -> str:
         case Action.MEND_JUDGE:
             return "See to the judge, or use another"
         case Action.ASK_MORE:
-            return "Set onInconclusive: Extend on its gate, or ask more questions"
+            return "Have more items asked (onInconclusive: Extend, maxItems or size: Full)"
+        case Action.SETTLE_DOUBT:
+            return "Say with onInconclusive on its gate what the doubt counts as"
         case _:
             return "Look through the data, and leave out what is poor"

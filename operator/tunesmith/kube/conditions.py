@@ -8,6 +8,9 @@ from datetime import datetime
 
 from tunesmith.api.objects import Condition, ConditionStatus
 
+#: What the CRDs allow.
+LONGEST_MESSAGE = 4096
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -52,7 +55,7 @@ def _updated_one(
         type=finding.type,
         status=finding.status,
         reason=finding.reason,
-        message=finding.message,
+        message=finding.message[:LONGEST_MESSAGE],
         observed_generation=generation,
         last_transition_time=(
             previous.last_transition_time if previous and unchanged else timestamp(now)

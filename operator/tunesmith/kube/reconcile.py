@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from tunesmith.api.objects import Condition
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 #: The API server understood and will not have it.
 REFUSALS = {403, 422}
 NAME_TAKEN_SECONDS = 1.0
+#: What an object of the same name left behind is collected within seconds.
+PATIENCE_WITH_NAMES = timedelta(seconds=30)
 
 
 class NameTakenError(Exception):
@@ -79,13 +81,17 @@ async def carry_out(cluster: Cluster, source: Source, plan: Plan, now: datetime)
         await _make_children(cluster, source.raw["metadata"]["namespace"], plan)
     except NameTakenError as error:
         log.info("%s: again when it is gone", error)
+        if _age(source, now) > PATIENCE_WITH_NAMES:
+            message = f"{error}. Delete it or give it another name; this goes on by itself then."
+            await _say_stalled(cluster, source, "NameTaken", message, now)
         return Pass(requeue_after=NAME_TAKEN_SECONDS)
     except ApiError as error:
         if error.namespace_terminating:
             # The children went before their owner, which follows: nothing is to be made again.
             return Pass()
         if error.status in REFUSALS:
-            await _say_refused(cluster, source, error, now)
+            message = f"The API server refused what this object needs: {error.message[:2000]}"
+            await _say_stalled(cluster, source, "Refused", message, now)
         raise
     return await _write_status(cluster, source, plan, now)
 
@@ -95,7 +101,8 @@ async def _make_children(cluster: Cluster, namespace: str, plan: Plan) -> None:
         if await cluster.create(manifest):
             log.info("created %s %s/%s", manifest["kind"], namespace, manifest["metadata"]["name"])
         elif not await _is_there(cluster, manifest):
-            raise NameTakenError(f"{manifest['kind']} {manifest['metadata']['name']} is another's")
+            name = f"{manifest['kind']} {manifest['metadata']['name']}"
+            raise NameTakenError(f"{name} exists and belongs to something else")
     for manifest in plan.apply:
         await cluster.apply(manifest)
         log.info("applied %s %s/%s", manifest["kind"], namespace, manifest["metadata"]["name"])
@@ -116,6 +123,8 @@ async def _is_there(cluster: Cluster, manifest: Object) -> bool:
     if manifest["kind"] == "ConfigMap":
         found = await cluster.get("ConfigMap", metadata["namespace"], metadata["name"])
         same = [found] if found else []
+        if found and found.get("data") != manifest["data"]:
+            return await _is_replaced(cluster, found, manifest)
     else:
         same = await cluster.list(manifest["kind"], metadata["namespace"], labels)
     owner = metadata["ownerReferences"][0]["uid"]
@@ -126,11 +135,25 @@ async def _is_there(cluster: Cluster, manifest: Object) -> bool:
     )
 
 
-async def _say_refused(cluster: Cluster, source: Source, error: ApiError, now: datetime) -> None:
-    """The API server refuses a child: a quota, a policy, a value that it does not take."""
-    message = f"The API server refused what this object needs: {error.message[:2000]}"
+async def _is_replaced(cluster: Cluster, found: Object, manifest: Object) -> bool:
+    """A plan of ours that says something else was left by an attempt whose Job is gone."""
+    owners = [each["uid"] for each in found["metadata"].get("ownerReferences", [])]
+    if manifest["metadata"]["ownerReferences"][0]["uid"] not in owners:
+        return False
+    await cluster.delete("ConfigMap", manifest["metadata"]["namespace"], found["metadata"]["name"])
+    return await cluster.create(manifest) is not None
+
+
+def _age(source: Source, now: datetime) -> timedelta:
+    return now - datetime.fromisoformat(str(source.raw["metadata"]["creationTimestamp"]))
+
+
+async def _say_stalled(
+    cluster: Cluster, source: Source, reason: str, message: str, now: datetime
+) -> None:
+    """A child cannot be made: a quota, a policy or a value is in the way, or its name is taken."""
     findings = [
-        holds("Stalled", "Refused", message),
+        holds("Stalled", reason, message),
         fails("Reconciling", "Waiting", "Waits; see the condition Stalled."),
     ]
     generation = int(source.raw["metadata"].get("generation", 1))

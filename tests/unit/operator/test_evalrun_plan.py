@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from tunesmith.api.evalrun import EvalRunStatus, EvalState, GateResult
@@ -138,6 +139,55 @@ def test_a_run_of_a_job_waits_until_the_job_has_an_adapter() -> None:
     config_map, *_ = named_job_plan(trained).create
     planned = json.loads(config_map["data"]["plan.json"])
     assert (planned["adapter"]["uri"], planned["digest"]) == (given.artifact().uri, given.DIGEST)
+
+
+def test_a_job_that_will_never_have_an_adapter_is_somebodys_to_mend() -> None:
+    failed = named_job_plan(given.finetunejob(status={"state": "Failed"}))
+    assert isinstance(failed.status, EvalRunStatus)
+    stalled = find(failed.status.conditions, "Stalled")
+    assert stalled is not None
+    assert (stalled.status, stalled.reason) == (ConditionStatus.TRUE, "NoAdapter")
+
+
+def test_a_second_attempt_waits_when_the_jobs_adapter_is_gone() -> None:
+    """Its first attempt was lost, and meanwhile the job trains again."""
+    jobs = [given.batch_job(finished="Failed")]
+    attempt = latest_attempt(jobs, [])
+    run = given.evalrun(adapter={"job": "triage"})
+    later = given.NOW + timedelta(hours=1)
+    made = plan(Observed(run, attempt, jobs, named_job=given.finetunejob()), given.SETTINGS, later)
+    assert not made.create
+    trained = given.finetunejob(status={"artifact": given.artifact().to_json()})
+    again = plan(Observed(run, attempt, jobs, named_job=trained), given.SETTINGS, later)
+    assert again.create
+
+
+def test_a_verdict_of_an_earlier_version_stays_as_it_fell() -> None:
+    """It knew neither default gates nor digests of what was asked."""
+    old = {
+        "verdict": "Passed",
+        "adapterDigest": given.DIGEST,
+        "baseModelDigest": given.BASE_DIGEST,
+        "results": [
+            {
+                "suite": "held-out",
+                "metric": "TokenF1",
+                "items": 40,
+                "base": 1,
+                "adapter": 3,
+                "difference": 2,
+                "confidenceInterval": {"lower": 1, "upper": 3},
+                "datasetDigest": given.DIGEST,
+            }
+        ],
+        "gates": [{"suite": "held-out", "minimumDifference": 0, "verdict": "Passed"}],
+    }
+    second = {"name": "other", "dataset": {"uri": "pvc://adapters/o.jsonl"}}
+    suites = [{"name": "held-out", "dataset": {"uri": "pvc://adapters/h.jsonl"}}, second]
+    made = plan(Observed(given.evalrun(suites=suites, status=old)), given.SETTINGS, given.NOW)
+    assert isinstance(made.status, EvalRunStatus)
+    assert (made.status.verdict, made.status.state) == (Verdict.PASSED, EvalState.PASSED)
+    assert not made.create
 
 
 def test_what_so_few_items_cannot_show_is_said_before_they_are_asked() -> None:

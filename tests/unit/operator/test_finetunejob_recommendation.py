@@ -16,7 +16,7 @@ from tunesmith.api.evaluation_suite import (
 )
 from tunesmith.api.finetunejob import Training
 from tunesmith.api.job_evaluation import Action, Recommendation, Tunable
-from tunesmith.api.verdict import Verdict
+from tunesmith.api.verdict import ConfidenceInterval, Verdict
 from tunesmith.finetunejob.recommendation import Evidence, recommend, sentence
 
 from tests.unit.operator import given
@@ -194,8 +194,24 @@ def test_a_doubt_with_half_of_the_data_held_out_wants_more_data() -> None:
     assert found.action is Action.ADD_DATA
 
 
-def test_a_doubt_about_a_benchmark_wants_more_of_its_questions() -> None:
-    assert doubt("mmlu").action is Action.ASK_MORE
+def test_a_doubt_about_a_benchmark_wants_more_of_its_questions_while_there_are_more() -> None:
+    fast = result("mmlu", approximate=True)
+    assert doubt("mmlu", results=[fast]).action is Action.ASK_MORE
+    assert doubt("mmlu").action is Action.SETTLE_DOUBT
+
+
+@pytest.mark.parametrize("suite", ["held-out", "mmlu"])
+def test_a_doubt_that_counts_as_a_failure_is_no_reason_to_train_again(suite: str) -> None:
+    """What would be changed for it would be changed for chance."""
+    interval = ConfidenceInterval(lower=BOUNDS[suite] - 2, upper=BOUNDS[suite] + 2)
+    measured = result(suite).model_copy(update={"confidence_interval": interval})
+    assert advice({suite: Verdict.FAILED}, results=[measured]).field is None
+
+
+def test_a_judge_that_failed_is_named_whatever_the_gate_says() -> None:
+    for verdict in (Verdict.FAILED, Verdict.INCONCLUSIVE):
+        measured = result("mt-bench", failed_percent=60.0)
+        assert advice({"mt-bench": verdict}, results=[measured]).action is Action.MEND_JUDGE
 
 
 def test_a_judge_that_often_fails_is_mended_first() -> None:

@@ -46,6 +46,7 @@ def test_the_adapter_beats_its_base(trained: Trained, tmp_path: Path) -> None:
     assert (result.base, result.adapter, result.difference) == (0, 100, 100)
     assert result.confidence_interval is not None
     assert result.confidence_interval.lower > 0
+    assert result.asked is not None
     assert result.asked.data == trained.outcome.dataset.held_out_digest
     assert outcome.base_model_digest == trained.outcome.artifact.base_model_digest
     assert outcome.digest == trained.outcome.artifact.digest
