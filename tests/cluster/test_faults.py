@@ -153,7 +153,7 @@ def finetunejob(fault: Fault) -> Object:
         "dataset": {"uri": "pvc://library/rows.jsonl"},
         "output": {"uri": "pvc://adapters"},
         "training": {"epochs": 1, "maxLength": 256},
-        "evaluation": {"maxNewTokens": 4},
+        "evaluation": {"maxNewTokens": 4, "preflight": "Skip"},
         "resources": {"gpus": 0, "memory": "2Gi"},
         **fault.changes,
     }
@@ -244,6 +244,42 @@ def test_the_job_goes_on_by_itself_once_the_fault_is_mended(mended: Kubectl, fau
     job = mended.get("finetunejob", fault.name)
     assert job["metadata"]["generation"] == 1
     assert job["status"]["artifact"]["digest"].startswith("sha256:")
+
+
+def test_a_name_that_is_taken_is_told_and_the_job_goes_on_when_it_is_free(faulty: Kubectl) -> None:
+    """The EvalRun before training has a name that anybody may have used."""
+    foreign = {
+        "baseModel": {"uri": "pvc://models/tiny"},
+        "suites": [{"name": "rows", "dataset": {"uri": "configmap://nowhere/rows.jsonl"}}],
+        "resources": {"gpus": 0},
+    }
+    for kind, name, spec in (
+        ("EvalRun", "taken-preflight", foreign),
+        (
+            "FineTuneJob",
+            "taken",
+            {
+                "baseModel": {"uri": "pvc://models/tiny"},
+                "dataset": {"uri": "configmap://nowhere/rows.jsonl"},
+                "output": {"uri": "pvc://adapters"},
+                "resources": {"gpus": 0},
+            },
+        ),
+    ):
+        faulty.apply(
+            {
+                "apiVersion": "tunesmith.dev/v1alpha1",
+                "kind": kind,
+                "metadata": {"name": name},
+                "spec": spec,
+            }
+        )
+
+    told = wait_for_reason(faulty, "taken", "NameTaken", 60)
+    assert "EvalRun taken-preflight exists and belongs to something else" in told["message"]
+    faulty.run("delete", "evalrun", "taken-preflight", "--wait")
+    wait_for_reason(faulty, "taken", "ConfigMapNotFound", 30)
+    faulty.run("delete", "finetunejob", "taken")
 
 
 def test_an_event_told_of_each_fault(faulty: Kubectl) -> None:

@@ -47,6 +47,8 @@ def gpu_job(annotations: dict[str, str], **spec: Any) -> Object:
             "baseModel": {"uri": "pvc://models/llama"},
             "dataset": {"uri": "pvc://data/rows.jsonl"},
             "output": {"uri": "pvc://adapters"},
+            # A simulated pod has nothing to say about a base model.
+            "evaluation": {"preflight": "Skip"},
             "podTemplate": {
                 "nodeSelector": {"type": "kwok"},
                 "tolerations": [{"key": "tunesmith.dev/simulated", "operator": "Exists"}],
