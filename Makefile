@@ -124,7 +124,7 @@ test-cluster: install ## Against the real API server and kubelet.
 
 .PHONY: test-e2e
 test-e2e: install ## Real training, evaluation and serving, with the operator killed in between.
-	@$(OPERATOR_PYTHON) -m pytest tests/e2e -v
+	@$(OPERATOR_PYTHON) -m pytest tests/e2e -v --durations=12
 
 .PHONY: test-images
 test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.

@@ -45,6 +45,7 @@ def main() -> None:
     print(kubectl.run("get", "finetunejobs,evalruns,adapterdeployments"))
     job = kubectl.get("finetunejob", chain.JOB)
     run = kubectl.get("evalrun", job["status"]["evaluation"]["name"])
+    say(conditions(job)["Preflight"]["message"])
     say(conditions(run)["Succeeded"]["message"])
 
     headline("Held-out questions to the served endpoint")
