@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.digests import adapter_digest
-from tunesmith.api.finetunejob import DatasetReceipt
 from tunesmith.api.trainer_contract import Reason, TrainingOutcome
 
 from tunesmith_trainer.failure import TrainerError

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tunesmith.api.finetunejob import DatasetReceipt
+from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.schema import ApiModel
 from tunesmith.api.trainer_contract import TrainingPlan, plan_digest
 

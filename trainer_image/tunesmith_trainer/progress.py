@@ -12,8 +12,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import EvaluationPhase, EvaluationProgress
-from tunesmith.api.finetunejob import DatasetReceipt, Progress, TrainingPhase
+from tunesmith.api.finetunejob import Progress, TrainingPhase
 from tunesmith.api.trainer_contract import (
     METRICS_PATH,
     PROGRESS_PATH,

@@ -7,177 +7,31 @@ from typing import Any
 
 from pydantic import Field
 
+from tunesmith.api.dataset import DatasetReceipt, DatasetSource, JobReview
 from tunesmith.api.job_evaluation import Adjustment, Evaluation, JobEvaluation, JobPreflight
-from tunesmith.api.locations import (
-    CONFIG_MAP_PATTERN,
-    HUB_DATASET_PATTERN,
-    PVC_FOLDER_PATTERN,
-    PVC_PATTERN,
-)
+from tunesmith.api.locations import PVC_FOLDER_PATTERN
+from tunesmith.api.memory import MemoryPlan
+from tunesmith.api.method import METHOD_DESCRIPTION, Lora, Method
 from tunesmith.api.objects import (
     NO_PARENT,
-    ONE_GPU,
     SERVED_NAME,
     AttemptStatus,
     Condition,
-    DatasetFormat,
     Digest,
-    HeldOut,
     ModelSource,
     ObjectMeta,
     PodTemplate,
+    Quantity,
     Resources,
     SecretReference,
     Timestamp,
     Uri,
 )
 from tunesmith.api.schema import ApiModel, between, rule, rules
-
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+from tunesmith.api.training import Backend, ReportKind, Training
 
 #: The longest name whose children's names still fit into a label (63 characters).
 MAXIMUM_NAME_LENGTH = 40
-
-
-class DatasetSource(ApiModel):
-    """Training examples as JSON Lines: one JSON object per line."""
-
-    uri: Uri = Field(
-        description=(
-            "Where the file is: pvc://CLAIM/PATH, configmap://NAME/KEY for small data, or "
-            "hf://datasets/ORGANISATION/NAME[@REVISION]/PATH."
-        ),
-        json_schema_extra=rules(
-            rule(
-                f"self.matches('{PVC_PATTERN}') || self.matches('{CONFIG_MAP_PATTERN}') || "
-                f"self.matches('{HUB_DATASET_PATTERN}')",
-                "a dataset's uri must be pvc://CLAIM/PATH, configmap://NAME/KEY or "
-                "hf://datasets/ORGANISATION/NAME[@REVISION]/PATH, "
-                "for example pvc://data/tickets.jsonl",
-            ),
-            NO_PARENT,
-        ),
-    )
-    secret_ref: SecretReference | None = Field(
-        default=None, description="Secret whose key HF_TOKEN opens a gated hub dataset."
-    )
-    format: DatasetFormat = Field(
-        default=DatasetFormat.AUTO,
-        description=(
-            "Messages: {messages: [{role, content}, ...]}. Alpaca: {instruction, input, output}. "
-            "Auto tells them apart by the first row."
-        ),
-    )
-    held_out: HeldOut = Field(
-        default=HeldOut(), description="The examples kept from training, for evaluation."
-    )
-
-    cel_rules = (
-        rule(
-            "!has(self.secretRef) || self.uri.startsWith('hf://')",
-            "secretRef is only used for hf:// sources: remove it, or use an hf:// uri",
-        ),
-    )
-
-
-class Method(StrEnum):
-    LORA = "LoRA"
-
-
-class Lora(ApiModel):
-    """The adapter's shape. Defaults: arXiv:2106.09685 and the practice since."""
-
-    rank: int = Field(
-        default=16,
-        description=(
-            "Rank r of the update matrices. 4 to 64 in powers of two is the proven range; more "
-            "rank is more capacity and more memory. Up to 512 can be served."
-        ),
-        json_schema_extra=between(
-            1, 512, "lora.rank", "start at 16, and stay between 4 and 64 unless you measured it"
-        ),
-    )
-    alpha: int = Field(
-        default=32,
-        description="Scaling: the update is multiplied by alpha / rank. Use rank or twice rank.",
-        json_schema_extra=between(1, 2048, "lora.alpha", "use rank or twice the rank"),
-    )
-    dropout: float = Field(
-        default=0.05,
-        description="Dropout on the adapter's input: 0.05 for small data, 0 for large; at most 0.1 "
-        "is recommended.",
-        json_schema_extra=between(0, 0.9, "lora.dropout", "0.05 suits small datasets"),
-    )
-    target_modules: list[str] = Field(
-        default=PROJECTIONS,
-        min_length=1,
-        max_length=32,
-        description=(
-            "Names of the linear layers that get an adapter. The default is the four attention and "
-            "the three MLP projections of Llama-like models."
-        ),
-        json_schema_extra={
-            "items": {"type": "string", "minLength": 1, "maxLength": 128},
-            **rules(
-                rule(
-                    "self.all(module, module != 'lm_head' && module != 'embed_tokens')",
-                    "lora.targetModules must not name lm_head or embed_tokens: vLLM cannot serve "
-                    "such an adapter",
-                )
-            ),
-        },
-    )
-
-
-class Training(ApiModel):
-    """How the adapter is trained."""
-
-    epochs: int = Field(
-        default=3,
-        description="Passes over the training examples.",
-        json_schema_extra=between(1, 100, "training.epochs", "1 to 5 is usual"),
-    )
-    learning_rate: float = Field(
-        default=2e-4,
-        description="Peak learning rate; it follows a cosine after the warm-up.",
-        json_schema_extra=rules(
-            rule(
-                "double(self) > 0.0 && double(self) <= 0.1",
-                "training.learningRate must be above 0 and at most 0.1; 0.0002 suits LoRA",
-            )
-        ),
-    )
-    warmup_ratio: float = Field(
-        default=0.05,
-        description="Share of the steps in which the learning rate rises from 0.",
-        json_schema_extra=between(0, 0.5, "training.warmupRatio"),
-    )
-    max_length: int = Field(
-        default=2048,
-        description="Longest sequence in tokens; also the length that packing fills.",
-        json_schema_extra=between(16, 131072, "training.maxLength"),
-    )
-    packing: bool = Field(
-        default=True, description="Fill each sequence with several short examples."
-    )
-    batch_size: int = Field(
-        default=8,
-        description="Sequences per optimiser step: micro-batches are accumulated to this number.",
-        json_schema_extra=between(1, 4096, "training.batchSize"),
-    )
-    micro_batch_size: int = Field(
-        default=2,
-        description="Sequences per forward pass. Must divide batchSize. Lower it to save memory.",
-        json_schema_extra=between(1, 1024, "training.microBatchSize"),
-    )
-    seed: int = Field(default=42, description="Seed of everything random in training.")
-
-    cel_rules = (
-        rule(
-            "self.batchSize % self.microBatchSize == 0",
-            "training.batchSize must be a multiple of training.microBatchSize, for example 8 and 2",
-        ),
-    )
 
 
 class Output(ApiModel):
@@ -199,18 +53,87 @@ class Output(ApiModel):
     )
 
 
+class TrainingResources(Resources):
+    """What each training pod asks for, and how many there are."""
+
+    nodes: int = Field(
+        default=1,
+        description="Training pods that work together, each with so many GPUs.",
+        json_schema_extra=between(1, 64, "resources.nodes"),
+    )
+    gpu_memory: Quantity | None = Field(
+        default=None,
+        description=(
+            "Memory of one GPU, for example 80Gi: what the memory plan is made for. Unset: what "
+            "the platform team says its GPUs have."
+        ),
+    )
+
+    cel_rules = (
+        rule(
+            "self.gpus > 0 || self.nodes <= 4",
+            "resources.nodes may be at most 4 without GPUs: that is for tests",
+        ),
+    )
+
+
+class ReportTo(ApiModel):
+    """A tool that draws loss curves, besides status and report."""
+
+    kind: ReportKind = Field(description="TensorBoard, MLflow or WandB.")
+    uri: Uri | None = Field(
+        default=None,
+        description=(
+            "Address of the server, for MLflow and WandB. TensorBoard's files lie with the "
+            "artifact."
+        ),
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^https?://[^ ]+$')",
+                "reportTo.uri must be an http:// or https:// address",
+            )
+        ),
+    )
+    secret_ref: SecretReference | None = Field(
+        default=None,
+        description="Secret whose keys (such as WANDB_API_KEY) become environment variables.",
+    )
+
+    cel_rules = (
+        rule(
+            "self.kind == 'TensorBoard' || has(self.uri)",
+            "reportTo.uri is needed for MLflow and WandB: the address of your server",
+        ),
+    )
+
+
+#: What may be changed while a job exists. All else says how its result was made.
+MUTABLE = ("suspend", "ttl_seconds_after_finished")
+
+
+def unchanged(model: type[ApiModel], mutable: tuple[str, ...]) -> str:
+    """A CEL expression: nothing but the named fields has changed.
+
+    CEL has no way to compare all members but one, hence a term for each.
+    """
+    terms = []
+    for name, field in model.model_fields.items():
+        if name in mutable:
+            continue
+        alias = field.alias or name
+        same = f"self.{alias} == oldSelf.{alias}"
+        if field.default is None:
+            same = f"has(self.{alias}) == has(oldSelf.{alias}) && (!has(self.{alias}) || {same})"
+        terms.append(f"({same})")
+    return " && ".join(terms)
+
+
 class FineTuneJobSpec(ApiModel):
     """What to train, on what, and where the result goes."""
 
     base_model: ModelSource = Field(description="The model that is tuned.")
     dataset: DatasetSource = Field(description="The examples it is tuned on.")
-    method: Method = Field(
-        default=Method.LORA,
-        description=(
-            "How the model is tuned. LoRA trains small matrices beside the frozen weights: about "
-            "1% of the parameters, an adapter of some megabytes that vLLM serves next to the base."
-        ),
-    )
+    method: Method = Field(default=Method.LORA, description=METHOD_DESCRIPTION)
     adapter_name: str | None = Field(
         default=None,
         max_length=63,
@@ -225,13 +148,33 @@ class FineTuneJobSpec(ApiModel):
             )
         ),
     )
-    lora: Lora = Field(default=Lora(), description="The adapter's shape, for method LoRA.")
-    training: Training = Field(default=Training(), description="How the adapter is trained.")
+    lora: Lora = Field(default=Lora(), description="The adapter's shape, unless method is Full.")
+    training: Training = Field(default=Training(), description="How the model is trained.")
+    backend: Backend = Field(
+        default=Backend.TUNESMITH,
+        description=(
+            "Whose code does the training step: our own, or Unsloth where the trainer image has it."
+        ),
+    )
     output: Output = Field(description="Where the adapter goes.")
     evaluation: Evaluation = Field(
         default=Evaluation(), description="How the adapter must prove itself before it is served."
     )
-    resources: Resources = Field(default=Resources(), description="What the training pod asks for.")
+    report_to: list[ReportTo] = Field(
+        default_factory=list,
+        max_length=3,
+        description="Tools that draw loss curves, besides status and report.",
+    )
+    resources: TrainingResources = Field(
+        default=TrainingResources(), description="What training asks for."
+    )
+    suspend: bool = Field(
+        default=False,
+        description=(
+            "Stop, and give the GPUs back, until it is false again; training goes on from its last "
+            "checkpoint then. May be changed at any time."
+        ),
+    )
     backoff_limit: int = Field(
         default=3,
         description=(
@@ -247,24 +190,42 @@ class FineTuneJobSpec(ApiModel):
             rule("self >= 1", "activeDeadlineSeconds must be at least 1 second")
         ),
     )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None,
+        description=(
+            "Delete this object, and with it its Jobs and EvalRuns, so many seconds after it is "
+            "Ready, Rejected or Failed. What it stored stays, but an adapter is only served while "
+            "its job exists. Unset: never. May be changed at any time."
+        ),
+        json_schema_extra=rules(
+            rule("self >= 0", "ttlSecondsAfterFinished must be 0 or more seconds")
+        ),
+    )
     pod_template: PodTemplate = Field(
         default=PodTemplate(), description="Image, node selection and environment of the pods."
     )
 
-    cel_rules = (
-        ONE_GPU,
-        rule(
-            "!has(self.baseModel.secretRef) || !has(self.dataset.secretRef) || "
-            "self.baseModel.secretRef.name == self.dataset.secretRef.name",
-            "baseModel.secretRef and dataset.secretRef must name the same Secret: one HF_TOKEN "
-            "opens both",
-        ),
-        rule(
-            "self == oldSelf",
-            "the spec of a FineTuneJob cannot be changed, so that its result always says how it "
-            "was made: apply a job with a new name, or delete this one first",
-        ),
-    )
+
+FineTuneJobSpec.cel_rules = (
+    rule(
+        "!has(self.baseModel.secretRef) || !has(self.dataset.secretRef) || "
+        "self.baseModel.secretRef.name == self.dataset.secretRef.name",
+        "baseModel.secretRef and dataset.secretRef must name the same Secret: one HF_TOKEN "
+        "opens both",
+    ),
+    rule(
+        unchanged(FineTuneJobSpec, MUTABLE),
+        "the spec of a FineTuneJob cannot be changed (but for suspend and "
+        "ttlSecondsAfterFinished), so that its result always says how it was made: apply a job "
+        "with a new name, or delete this one first",
+    ),
+    rule(
+        "self.backend != 'Unsloth' || (self.resources.gpus == 1 && self.resources.nodes == 1 && "
+        "self.method in ['Auto', 'LoRA', 'QLoRA'])",
+        "backend: Unsloth trains LoRA or QLoRA on exactly one GPU: set resources.gpus to 1 and "
+        "method to LoRA, or leave backend out",
+    ),
+)
 
 
 class TrainingPhase(StrEnum):
@@ -275,6 +236,19 @@ class TrainingPhase(StrEnum):
     TRAINING = "Training"
     SAVING = "Saving"
     DONE = "Done"
+
+
+class Preparation(AttemptStatus):
+    """The preparation of the data, on a CPU, before a GPU is asked for."""
+
+    uri: Uri | None = Field(default=None, description="Folder of the prepared examples.")
+
+
+class GpuSeconds(ApiModel):
+    """What the attempts so far have used."""
+
+    attempts: int = Field(description="Training attempts that have ended.")
+    gpu_seconds: int = Field(description="Seconds that they ran, times their GPUs.")
 
 
 class Progress(ApiModel):
@@ -299,32 +273,37 @@ class Progress(ApiModel):
     eta: str | None = Field(default=None, max_length=32, description="Time left, such as 12m30s.")
 
 
+class ArtifactKind(StrEnum):
+    """What training makes."""
+
+    ADAPTER = "Adapter"
+    MODEL = "Model"
+
+
 class Artifact(ApiModel):
-    """The adapter that came out."""
+    """The adapter or model that came out."""
 
-    uri: Uri = Field(description="Folder with adapter, tokenizer, lineage and held-out examples.")
-    digest: Digest = Field(description="sha256 over the adapter's files.")
+    kind: ArtifactKind = Field(
+        default=ArtifactKind.ADAPTER, description="Adapter, or Model for method Full."
+    )
+    uri: Uri = Field(description="Folder with weights, tokenizer, lineage and held-out examples.")
+    digest: Digest = Field(description="sha256 over the adapter's, or the model's, files.")
     base_model_digest: Digest = Field(description="sha256 over the base model's weights.")
-    rank: int = Field(description="Rank of the adapter.")
-
-
-class DatasetReceipt(ApiModel):
-    """What became of the dataset's rows."""
-
-    digest: Digest = Field(description="sha256 of the rows in canonical form.")
-    rows: int = Field(description="Rows read.")
-    held_out_rows: int = Field(description="Rows set aside for evaluation.")
-    held_out_digest: Digest = Field(description="sha256 of the held-out rows.")
-    duplicate_rows: int = Field(description="Rows dropped from training as exact duplicates.")
-    train_rows: int = Field(description="Rows trained on.")
+    rank: int | None = Field(default=None, description="Rank of the adapter.")
+    report: str | None = Field(
+        default=None, max_length=64, description="The training's report in that folder."
+    )
 
 
 class JobState(StrEnum):
     """One word for people, derived from the conditions and never read back."""
 
     PENDING = "Pending"
-    PREFLIGHT = "Preflight"
     PREPARING = "Preparing"
+    AWAITING_REVIEW = "AwaitingReview"
+    PREFLIGHT = "Preflight"
+    QUEUED = "Queued"
+    SUSPENDED = "Suspended"
     TRAINING = "Training"
     SAVING = "Saving"
     RETRYING = "Retrying"
@@ -344,6 +323,7 @@ class FineTuneJobStatus(AttemptStatus):
         max_length=16,
         description=(
             "Succeeded: trained and stored. Ready: passed its evaluation and may be served. "
+            "Prepared: the data is fit to train on. Reviewed: a person approved it. "
             "Preflight: the base model is where fine-tuning pays off. "
             "Reconciling, Stalled: for tools. Warning: something outside the proven range."
         ),
@@ -351,6 +331,16 @@ class FineTuneJobStatus(AttemptStatus):
     )
     progress: Progress | None = Field(default=None, description="How far training is.")
     dataset: DatasetReceipt | None = Field(default=None, description="What became of the rows.")
+    preparation: Preparation | None = Field(
+        default=None, description="The attempts to prepare the data."
+    )
+    review: JobReview | None = Field(default=None, description="The review of the data.")
+    plan: MemoryPlan | None = Field(
+        default=None, description="How training fits into memory; made before it starts."
+    )
+    usage: GpuSeconds | None = Field(
+        default=None, description="What the ended training attempts have used."
+    )
     artifact: Artifact | None = Field(default=None, description="The adapter that came out.")
     preflight: JobPreflight | None = Field(
         default=None, description="What the base model could do before training."

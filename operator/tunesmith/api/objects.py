@@ -99,7 +99,9 @@ class ModelSource(ApiModel):
 class DatasetFormat(StrEnum):
     AUTO = "Auto"
     MESSAGES = "Messages"
+    SHARE_GPT = "ShareGPT"
     ALPACA = "Alpaca"
+    PROMPT_COMPLETION = "PromptCompletion"
 
 
 class HeldOut(ApiModel):
@@ -132,10 +134,10 @@ class Resources(ApiModel):
     memory: Quantity | None = Field(default=None, description="Memory, for example 64Gi.")
 
 
-#: Training and evaluation use one GPU each.
+#: Evaluation uses one GPU.
 ONE_GPU = rule(
     "self.resources.gpus <= 1",
-    "resources.gpus must be 0 or 1: training and evaluation use one GPU",
+    "resources.gpus must be 0 or 1: an evaluation uses one GPU",
 )
 
 

@@ -14,18 +14,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from tunesmith.api.dataset import DatasetReceipt, NearDuplicates
 from tunesmith.api.evalrun import EvaluationProgress, Report, SuiteResult
 from tunesmith.api.evaluation_suite import Gate, QuestionFormat, Suite
-from tunesmith.api.finetunejob import (
-    Artifact,
-    DatasetReceipt,
-    Lora,
-    Method,
-    Progress,
-    Training,
-)
+from tunesmith.api.finetunejob import Artifact, Progress, ReportTo
+from tunesmith.api.memory import MemoryPlan
+from tunesmith.api.method import Lora, Method
 from tunesmith.api.objects import DatasetFormat, FailureClass, HeldOut
 from tunesmith.api.schema import ApiModel
+from tunesmith.api.training import Backend, Training
 
 CONTRACT_VERSION = 1
 
@@ -49,6 +46,16 @@ HUB_TOKEN_VARIABLE = "HF_TOKEN"
 JUDGE_KEY_VARIABLE = "JUDGE_API_KEY"
 #: Examples of the training side, in the folder of the artifact: to choose a prompt on.
 PROMPT_EXAMPLES_FILE = "prompt-examples.jsonl"
+
+#: What else a preparation leaves in its folder, ``<output>/prepared/<digest>/``.
+PREPARED_FOLDER = "prepared"
+TRAIN_FILE = "train.jsonl"
+RECEIPT_FILE = "receipt.json"
+REVIEW_FILE = "review.html"
+#: The training's report, in the folder of the artifact.
+REPORT_FILE = "report.html"
+#: Checkpoints of attempts at one result, ``<output>/checkpoints/<digest>/``.
+CHECKPOINTS_FOLDER = "checkpoints"
 
 
 class ExitCode(IntEnum):
@@ -83,6 +90,10 @@ class Reason(StrEnum):
     DATASET_MALFORMED = "DatasetMalformed"
     DATASET_CHANGED = "DatasetChanged"
     EXAMPLES_TOO_LONG = "ExamplesTooLong"
+    NOTHING_TO_LEARN = "NothingToLearn"
+    DOES_NOT_FIT = "DoesNotFit"
+    PREPARED_DATA_CHANGED = "PreparedDataChanged"
+    BACKEND_MISSING = "BackendMissing"
     CHAT_TEMPLATE_MISSING = "ChatTemplateMissing"
     TARGET_MODULES_NOT_FOUND = "TargetModulesNotFound"
     ADAPTER_NOT_FOUND = "AdapterNotFound"
@@ -112,6 +123,44 @@ class PlannedDataset(PlannedSource):
     digest: str | None = None
 
 
+class Hardware(ApiModel):
+    """What training will run on."""
+
+    gpus: int = 0
+    nodes: int = 1
+    #: Of one GPU; unset without GPUs, or when nobody knows.
+    gpu_memory_bytes: int | None = None
+    #: Of one training pod, where it has a limit.
+    memory_bytes: int | None = None
+
+    @property
+    def processes(self) -> int:
+        """One for each GPU, and one for each pod without GPUs."""
+        return max(1, self.gpus) * self.nodes
+
+
+class PreparationPlan(ApiModel):
+    """Everything that is needed to make the data ready, and to plan the memory. No GPU."""
+
+    kind: Literal["Preparation"] = "Preparation"
+    version: int = CONTRACT_VERSION
+    owner: str
+    base_model: PlannedSource
+    dataset: PlannedDataset
+    held_out: HeldOut
+    near_duplicates: NearDuplicates
+    #: Files of examples that training must share no text with.
+    decontaminate_against: list[PlannedDataset] = Field(default_factory=list)
+    max_lost_tokens: float
+    review_examples: int
+    method: Method
+    lora: Lora
+    training: Training
+    hardware: Hardware
+    #: Folder of this job below the output; what is prepared gets a folder of its own in it.
+    output: PlannedSource
+
+
 class TrainingPlan(ApiModel):
     """Everything the trainer needs to know. Its digest identifies the result."""
 
@@ -120,14 +169,26 @@ class TrainingPlan(ApiModel):
     #: namespace/name of the FineTuneJob, for lineage and log lines.
     owner: str
     base_model: PlannedSource
-    dataset: PlannedDataset
+    #: The folder that the preparation made, and what it must hold.
+    prepared: PlannedSource
+    dataset_uri: str
+    dataset: DatasetReceipt
+    #: Seed with which the rows for choosing a prompt were drawn.
     held_out: HeldOut
-    method: Method
     lora: Lora
     training: Training
+    #: How the work is cut to fit into memory. Its method is never Auto.
+    memory: MemoryPlan
+    backend: Backend = Backend.TUNESMITH
+    report_to: list[ReportTo] = Field(default_factory=list)
     #: Folder of this job below the output; the artifact gets a folder of its own in it.
     output: PlannedSource
     image: str
+    #: Pods that work together; the first is found under ``rendezvous``.
+    nodes: int = 1
+    processes_per_node: int = 1
+    #: host:port of the first pod; unset with one pod.
+    rendezvous: str | None = None
 
 
 class PlannedQuestions(PlannedSource):
@@ -198,7 +259,7 @@ class RemovalPlan(ApiModel):
     adapter_digest: str
 
 
-AnyPlan = TrainingPlan | EvaluationPlan | MergePlan | RemovalPlan
+AnyPlan = PreparationPlan | TrainingPlan | EvaluationPlan | MergePlan | RemovalPlan
 Plan = Annotated[AnyPlan, Field(discriminator="kind")]
 PLAN_READER: TypeAdapter[AnyPlan] = TypeAdapter(Plan)
 
@@ -215,6 +276,17 @@ class ProgressReport(ApiModel):
     training: Progress | None = None
     evaluation: EvaluationProgress | None = None
     dataset: DatasetReceipt | None = None
+
+
+class PreparationOutcome(ApiModel):
+    """What a successful preparation leaves."""
+
+    #: The folder of the prepared examples.
+    uri: str
+    dataset: DatasetReceipt
+    memory: MemoryPlan
+    #: What is worth telling about the data, a sentence each.
+    warnings: list[str] = Field(default_factory=list)
 
 
 class TrainingOutcome(ApiModel):
@@ -268,6 +340,7 @@ class TerminationMessage(ApiModel):
     """The last word of the trainer. Exactly one member is set."""
 
     version: int = CONTRACT_VERSION
+    preparation: PreparationOutcome | None = None
     training: TrainingOutcome | None = None
     evaluation: EvaluationOutcome | None = None
     merge: MergeOutcome | None = None

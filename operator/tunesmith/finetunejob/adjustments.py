@@ -10,8 +10,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tunesmith.api.finetunejob import FineTuneJobSpec, Training
+from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.api.job_evaluation import Adjustment, JobEvaluation, Tunable
+from tunesmith.api.training import Training
 from tunesmith.kube.attempts import Attempt
 from tunesmith.kube.labels import ADJUSTMENTS
 

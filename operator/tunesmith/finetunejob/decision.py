@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import Artifact, DatasetReceipt, FineTuneJob, JobState, Progress
+from tunesmith.api.finetunejob import Artifact, FineTuneJob, JobState, Progress
 from tunesmith.api.job_evaluation import Adjustment, JobEvaluation
 from tunesmith.api.trainer_contract import ProgressReport
 from tunesmith.finetunejob import adjustments

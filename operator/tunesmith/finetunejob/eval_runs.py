@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.api import API_VERSION
+from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import AdapterSource, EvalRun, EvalRunSpec, EvalState
 from tunesmith.api.evaluation_suite import (
     Benchmark,
@@ -15,7 +16,7 @@ from tunesmith.api.evaluation_suite import (
     QuestionFormat,
     Suite,
 )
-from tunesmith.api.finetunejob import Artifact, DatasetReceipt, FineTuneJob
+from tunesmith.api.finetunejob import Artifact, FineTuneJob
 from tunesmith.api.job_evaluation import HELD_OUT_SUITE
 from tunesmith.api.locations import parse_location
 from tunesmith.api.objects import Kind

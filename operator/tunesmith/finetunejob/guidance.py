@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tunesmith.api.finetunejob import DatasetReceipt, Lora
+from tunesmith.api.dataset import DatasetReceipt
+from tunesmith.api.method import Lora
 from tunesmith.api.sample_size import WORTH_SEEING_POINTS, detectable_points
 
 FEWEST_EXAMPLES = 100

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import GateResult, SuiteResult
 from tunesmith.api.evaluation_suite import OnInconclusive, Suite
-from tunesmith.api.finetunejob import DatasetReceipt, Training
 from tunesmith.api.job_evaluation import HELD_OUT_SUITE, Action, Recommendation, Tunable
+from tunesmith.api.training import Training
 from tunesmith.api.verdict import MOST_FAILED_PERCENT, Verdict, judge
 from tunesmith.finetunejob.guidance import FEWEST_EXAMPLES
 from tunesmith.finetunejob.loss_curve import LossCurve

@@ -6,15 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import Asked, EvalRun, SuiteResult
 from tunesmith.api.evaluation_suite import Metric
-from tunesmith.api.finetunejob import (
-    Artifact,
-    DatasetReceipt,
-    FineTuneJob,
-    Progress,
-    TrainingPhase,
-)
+from tunesmith.api.finetunejob import Artifact, FineTuneJob, Progress, TrainingPhase
 from tunesmith.api.objects import FailureClass
 from tunesmith.api.trainer_contract import (
     EvaluationOutcome,

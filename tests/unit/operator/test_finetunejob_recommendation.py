@@ -14,8 +14,8 @@ from tunesmith.api.evaluation_suite import (
     OnInconclusive,
     Suite,
 )
-from tunesmith.api.finetunejob import Training
 from tunesmith.api.job_evaluation import Action, Recommendation, Tunable
+from tunesmith.api.training import Training
 from tunesmith.api.verdict import ConfidenceInterval, Verdict
 from tunesmith.finetunejob.recommendation import Evidence, recommend, sentence
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tunesmith.api.finetunejob import Lora, Training
+from tunesmith.api.method import Lora
 from tunesmith.api.trainer_contract import PLAN_READER, TrainingPlan
+from tunesmith.api.training import Training
 
 torch = pytest.importorskip("torch")
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunesmith.api.finetunejob import DatasetReceipt
+from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.objects import HeldOut
 
 from tunesmith_trainer.data.formats import Conversation, rows_digest

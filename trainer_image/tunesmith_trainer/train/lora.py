@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from tunesmith.api.finetunejob import Lora
+from tunesmith.api.method import Lora
 from tunesmith.api.trainer_contract import Reason
 
 from tunesmith_trainer.failure import TrainerError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.api.finetunejob import Training
+from tunesmith.api.training import Training
 
 from tunesmith_trainer.data.chat import Example
 
