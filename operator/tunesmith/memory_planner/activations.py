@@ -16,11 +16,6 @@ from tunesmith.memory_planner.model_shape import Linear, ModelShape
 
 FLOAT32 = 4
 
-#: Of the tensors of a head-by-length matrix of scores where flash attention cannot be used, per
-#: value: the capped and the masked scores and the weights in 16 bits, the softmax in 32 bits.
-#: Counted in transformers' eager attention; not measured.
-SCORE_BYTES = 2 + 2 + 2 + 4
-
 
 @dataclass(frozen=True)
 class Engine:
@@ -31,19 +26,23 @@ class Engine:
     #: Whether the input of each adapter is kept as dropout left it. The compiler makes it again
     #: from the input itself and the mask.
     keeps_dropped: bool
+    #: Tensors as large as a piece of the logits in 16 bits, while its loss is computed.
+    pieces: int
 
 
 #: Each layer compiled (torch.compile): Inductor holds what a layer keeps until its whole backward
-#: is done. Fitted to rows C2 (0.83) and C4 (1.06) of the same measurements.
-COMPILED = Engine(backward=0.95, keeps_dropped=False)
-#: Fused kernels called one by one, each freeing what it used. Rows B4 (0.20) and B6 (0.28).
-EAGER = Engine(backward=0.25, keeps_dropped=True)
+#: is done. ``backward`` fits rows C2 (0.88) and C4 (1.06) of the same measurements.
+COMPILED = Engine(backward=1.0, keeps_dropped=False, pieces=2)
+#: Kernels called one by one, each freeing what it used. Rows B4 (0.20) and B6 (0.28).
+EAGER = Engine(backward=0.25, keeps_dropped=True, pieces=5)
 
-#: Hidden states around the loss, each of a token: the last layer's output, its norm, the gradient,
-#: and the piece of the logits that is made at a time. Liger's fused cross-entropy takes pieces of
-#: tokens * hidden / vocabulary rows, so that a piece is as large as a hidden state; in 32 bits,
-#: two.
-LOSS_HIDDEN_STATES = 5
+#: Of the logits of one piece, as the trainer's head cuts them.
+PIECE_BYTES = 512 * 2**20
+#: Logits in 32 bits need no wider copies: they and their logarithms.
+WIDE_PIECES = 2
+#: Hidden states around the loss: the last layer's output, its norm, the rows that carry a label,
+#: and their gradient. Two of them are left when the last layer's gradient is computed.
+HIDDEN_AT_LOSS, HIDDEN_AFTER_LOSS = 4, 2
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,22 @@ class Kept:
     rank: int
     dropout: float
     targets: tuple[Linear, ...]
-    length: int
     bytes_per_value: int
     engine: Engine
 
     def of_layer(self, shape: ModelShape) -> int:
         """Bytes of one token in one layer without activation checkpointing."""
-        values = self._attention_values(shape) + self._mlp_values(shape) + self._norm_values(shape)
-        return values * self.bytes_per_value + self._score_bytes(shape) + self._adapter_bytes()
+        values = (
+            self._attention_values(shape)
+            + self._mlp_values(shape)
+            + self._norm_values(shape)
+            + self._adapter_values()
+        )
+        return values * self.bytes_per_value + self._mask_bytes() + shape.heads * FLOAT32
 
     def of_checkpoint(self, shape: ModelShape) -> int:
         """Bytes of one token in one layer that is computed again: the layer's input."""
         return shape.hidden * self.bytes_per_value
-
-    def of_loss(self, shape: ModelShape) -> int:
-        return LOSS_HIDDEN_STATES * shape.hidden * self.bytes_per_value
 
     def _trains(self, *names: str) -> bool:
         """Whether an input of these layers is needed for a gradient of weights."""
@@ -90,48 +90,59 @@ class Kept:
             values += shape.attention_width + shape.kv_width
         return values
 
-    def _score_bytes(self, shape: ModelShape) -> int:
-        """Flash attention keeps a logarithm per head and token."""
-        if shape.soft_capped_attention:
-            return shape.heads * self.length * SCORE_BYTES
-        return shape.heads * FLOAT32
-
-    def _adapter_bytes(self) -> int:
-        """x A of each adapter; where there is dropout its mask, a byte for each value of its input;
-        for DoRA also the output whose rows are rescaled."""
+    def _adapter_values(self) -> int:
+        """x A of each adapter, what dropout left of its input, and DoRA's output before its rows
+        are rescaled."""
         values = self.rank * len(self.targets)
-        masks = 0
-        if self.dropout > 0:
-            masks = sum(linear.inputs for linear in self.targets)
-            values += masks * self.engine.keeps_dropped
+        if self.engine.keeps_dropped:
+            values += self._mask_bytes()
         if self.method.is_dora:
             values += sum(linear.outputs for linear in self.targets)
-        return values * self.bytes_per_value + masks
+        return values
+
+    def _mask_bytes(self) -> int:
+        """One for each value that dropout may drop."""
+        return sum(linear.inputs for linear in self.targets) if self.dropout > 0 else 0
+
+
+@dataclass(frozen=True)
+class ActivationNeed:
+    """Bytes of one micro-batch. Of the last two only one is there at a time."""
+
+    #: What all layers keep.
+    kept: float
+    #: At the turn from forward to backward pass: around the loss.
+    loss: float
+    #: After it: the last layer computed again where it is not kept, and its temporaries.
+    layer: float
+
+    @property
+    def peak(self) -> float:
+        return self.kept + max(self.loss, self.layer)
 
 
 def checkpointed_layers(shape: ModelShape, checkpointing: ActivationCheckpointing) -> int:
-    """Partial computes every second layer again, but never the last: layers 0, 2, 4, ..."""
+    """Partial computes every second layer again: 0, 2, 4, ..."""
     if checkpointing is ActivationCheckpointing.FULL:
         return shape.layers
     if checkpointing is ActivationCheckpointing.PARTIAL:
-        return shape.layers // 2
+        return (shape.layers + 1) // 2
     return 0
 
 
-def activation_bytes(
-    shape: ModelShape,
-    kept: Kept,
-    tokens: int,
-    checkpointing: ActivationCheckpointing,
-) -> float:
-    """Most bytes of activations of a micro-batch of so many tokens, without the loss's.
-
-    The peak is in the backward pass of the last layer: what all layers keep, that layer computed
-    again where it is not kept, and its temporaries. With Partial the last layer is kept, and gone
-    when the one before it is computed again.
-    """
+def activation_need(
+    shape: ModelShape, kept: Kept, tokens: int, checkpointing: ActivationCheckpointing
+) -> ActivationNeed:
+    """The largest need is in the backward pass of the last layer, or at the loss before it."""
     again = checkpointed_layers(shape, checkpointing)
     of_layer, of_checkpoint = kept.of_layer(shape), kept.of_checkpoint(shape)
-    layers = (shape.layers - again) * of_layer + again * of_checkpoint
-    recomputed = of_layer if again == shape.layers else 0
-    return tokens * (layers + recomputed + kept.engine.backward * of_layer)
+    is_last_again = again == shape.layers or (again > 0 and shape.layers % 2 == 1)
+    hidden = shape.hidden * kept.bytes_per_value
+    logits = tokens * shape.vocabulary * kept.bytes_per_value
+    pieces = kept.engine.pieces if kept.bytes_per_value < FLOAT32 else WIDE_PIECES
+    return ActivationNeed(
+        kept=tokens * ((shape.layers - again) * of_layer + again * of_checkpoint),
+        loss=tokens * HIDDEN_AT_LOSS * hidden + pieces * min(logits, PIECE_BYTES),
+        layer=tokens
+        * (HIDDEN_AFTER_LOSS * hidden + (is_last_again + kept.engine.backward) * of_layer),
+    )

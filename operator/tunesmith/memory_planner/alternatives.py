@@ -44,6 +44,7 @@ def fitting_changes(request: PlanRequest) -> Iterator[str]:
     """Each a change and what is then needed; at most one of each kind."""
     for candidates in (
         fewer_wishes(request),
+        smaller_optimizers(request),
         smaller_methods(request),
         shorter_lengths(request),
         larger_memories(request),
@@ -76,6 +77,14 @@ def smaller_methods(request: PlanRequest) -> Iterator[tuple[str, PlanRequest]]:
         yield f"method: {method}", replace(freed(request), method=method)
 
 
+def smaller_optimizers(request: PlanRequest) -> Iterator[tuple[str, PlanRequest]]:
+    """Auto tries these for full fine-tunings only."""
+    if request.method is not Method.FULL and request.training.optimizer is Optimizer.AUTO:
+        for optimizer in (Optimizer.ADAMW_8BIT, Optimizer.PAGED_ADAMW_8BIT):
+            training = request.training.model_copy(update={"optimizer": optimizer})
+            yield f"training.optimizer {optimizer}", replace(request, training=training)
+
+
 def shorter_lengths(request: PlanRequest) -> Iterator[tuple[str, PlanRequest]]:
     length = request.training.max_length // 2
     while length >= SHORTEST_LENGTH:
@@ -93,16 +102,19 @@ def larger_memories(request: PlanRequest) -> Iterator[tuple[str, PlanRequest]]:
 
 
 def more_gpus(request: PlanRequest) -> Iterator[tuple[str, PlanRequest]]:
-    """Of the same kind in one pod, with the model cut among them; the batch grows to their
-    number where it is smaller."""
+    """Of the same kind in one pod, with the model cut among them."""
     if request.method.is_quantised or request.hardware.nodes > 1:
         return
+    method = Method.LORA if request.method is Method.AUTO else request.method
     training = request.training.model_copy(update={"parallelism": Parallelism.FSDP2})
     for gpus in GPU_COUNTS:
         if gpus > request.hardware.gpus > 0 and training.batch_size % gpus == 0:
             hardware = request.hardware.model_copy(update={"gpus": gpus})
-            changed = replace(request, training=training, hardware=hardware)
-            yield f"resources.gpus {gpus} with training.parallelism FSDP2", freed(changed)
+            changed = replace(request, method=method, training=training, hardware=hardware)
+            yield (
+                f"method: {method} with resources.gpus {gpus} and training.parallelism FSDP2",
+                freed(changed),
+            )
 
 
 def freed(request: PlanRequest) -> PlanRequest:

@@ -42,22 +42,20 @@ def best_setup(request: PlanRequest) -> Setup | None:
 
 
 def ways(request: PlanRequest) -> list[tuple[Method, Parallelism | None]]:
-    """Methods and parallelisms to try, best first.
-
-    A whole model on each GPU needs the least communication. Packed 4-bit weights cannot be cut as
-    others are, so that FSDP2 is chosen for the other methods only.
-    """
-    is_auto = request.method is Method.AUTO
-    methods = [Method.LORA, Method.QLORA] if is_auto else [request.method]
-    return [
-        (method, parallelism)
-        for method in methods
-        for parallelism in parallelisms(request, method)
-        if not is_auto or method is not Method.LORA or is_enough_for_lora(request, parallelism)
+    """Methods and parallelisms to try, best first."""
+    if request.method is not Method.AUTO:
+        return [(request.method, each) for each in parallelisms(request, request.method)]
+    lora = [
+        (Method.LORA, each)
+        for each in parallelisms(request, Method.LORA)
+        if is_enough_for_lora(request, each)
     ]
+    return lora + [(Method.QLORA, each) for each in parallelisms(request, Method.QLORA)]
 
 
 def parallelisms(request: PlanRequest, method: Method) -> list[Parallelism | None]:
+    """A whole model on each GPU needs the least communication. Packed 4-bit weights cannot be cut
+    as others are, so that FSDP2 is chosen for the other methods only."""
     if request.hardware.processes == 1:
         return [None]
     asked = request.training.parallelism

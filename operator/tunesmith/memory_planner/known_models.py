@@ -34,6 +34,7 @@ def _shape(
 
 KNOWN_MODELS = {
     "SmolLM2-135M": _shape("llama", 576, 1536, 30, 9, 3, 49152, tied=True),
+    "Gemma-3-1B": _shape("gemma3_text", 1152, 6912, 26, 4, 1, 262144, tied=True, head_size=256),
     "Llama-3.2-1B": _shape("llama", 2048, 8192, 16, 32, 8, 128256, tied=True),
     "Llama-3.2-3B": _shape("llama", 3072, 8192, 28, 24, 8, 128256, tied=True, head_size=128),
     "Phi-3-mini": _shape("phi3", 3072, 8192, 32, 32, 32, 32064),
@@ -42,7 +43,6 @@ KNOWN_MODELS = {
     "Qwen2.5-7B": _shape("qwen2", 3584, 18944, 28, 28, 4, 152064),
     "Llama-3.1-8B": _shape("llama", 4096, 14336, 32, 32, 8, 128256),
     "Qwen3-8B": _shape("qwen3", 4096, 12288, 36, 32, 8, 151936, head_size=128),
-    "Gemma-2-9B": _shape("gemma2", 3584, 14336, 42, 16, 8, 256000, tied=True, head_size=256),
     "Qwen3-32B": _shape("qwen3", 5120, 25600, 64, 64, 8, 151936, head_size=128),
     "LLaMA-65B": _shape("llama", 8192, 22016, 80, 64, 64, 32000),
     "Llama-3.1-70B": _shape("llama", 8192, 28672, 80, 64, 8, 128256),

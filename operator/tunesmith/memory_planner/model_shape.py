@@ -30,7 +30,6 @@ FAMILIES = {
     "qwen2": Family(query_key_value_biases=True),
     "qwen3": Family(query_key_norms=True, head_size=128),
     "gemma": Family(tied_embeddings=True, head_size=256),
-    "gemma2": Family(norms=4, tied_embeddings=True, head_size=256),
     "gemma3_text": Family(norms=4, query_key_norms=True, tied_embeddings=True, head_size=256),
     "phi3": Family(fused_projections=True),
     "smollm3": Family(tied_embeddings=True),
@@ -73,8 +72,6 @@ class ModelShape:
     tied_embeddings: bool
     attention_bias: bool = False
     mlp_bias: bool = False
-    #: Whether scores go through tanh (Gemma 2): no flash attention then.
-    soft_capped_attention: bool = False
 
     @property
     def attention_width(self) -> int:
@@ -189,8 +186,6 @@ def read_shape(configuration: Mapping[str, Any]) -> ModelShape:
         tied_embeddings=bool(configuration.get("tie_word_embeddings", family.tied_embeddings)),
         attention_bias=bool(configuration.get("attention_bias", False)),
         mlp_bias=bool(configuration.get("mlp_bias", False)),
-        soft_capped_attention=kind == "gemma2"
-        and configuration.get("attn_logit_softcapping", 50.0) is not None,
     )
 
 

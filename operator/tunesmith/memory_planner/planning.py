@@ -15,7 +15,7 @@ from tunesmith.api.memory import MemoryPlan
 from tunesmith.memory_planner.alternatives import sentence_of
 from tunesmith.memory_planner.fitting import CHECKPOINTING, best_setup
 from tunesmith.memory_planner.gpus import Gpu, gpu_by_memory, gpu_by_name
-from tunesmith.memory_planner.memory import Setup, predict
+from tunesmith.memory_planner.memory import PROCESS_BYTES, Setup, predict
 from tunesmith.memory_planner.request import PlanRequest, divisors, require_divisible
 from tunesmith.memory_planner.throughput import tokens_per_second
 
@@ -45,6 +45,10 @@ def plan_of(request: PlanRequest, setup: Setup) -> MemoryPlan:
     accumulation = request.sequences // setup.micro_batch
     gpu = known_gpu(request)
     speed = tokens_per_second(request.shape, setup, accumulation, gpu) if gpu else None
+    peak = predict(request.shape, setup).peak
+    if not request.hardware.gpus:
+        # What is measured there is the whole process.
+        peak += PROCESS_BYTES
     return MemoryPlan(
         method=setup.method,
         micro_batch_size=setup.micro_batch,
@@ -53,7 +57,7 @@ def plan_of(request: PlanRequest, setup: Setup) -> MemoryPlan:
         optimizer=setup.optimizer,
         parallelism=setup.parallelism,
         processes=setup.processes,
-        predicted_peak_bytes=predict(request.shape, setup).peak,
+        predicted_peak_bytes=peak,
         predicted_tokens_per_second=None if speed is None else float(f"{speed:.3g}"),
         gpu_memory_bytes=request.hardware.gpu_memory_bytes if request.hardware.gpus else None,
     )

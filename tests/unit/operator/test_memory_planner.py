@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunesmith.api.memory import ActivationCheckpointing, MemoryPlan, Optimizer, Parallelism
 from tunesmith.api.method import PROJECTIONS, Lora, Method
 from tunesmith.api.trainer_contract import Hardware
 from tunesmith.api.training import Training
+from tunesmith.memory_planner.__main__ import main
 from tunesmith.memory_planner.gpus import GIGABYTE, gpu_by_memory, gpu_by_name
 from tunesmith.memory_planner.known_models import KNOWN_MODELS
 from tunesmith.memory_planner.memory import GIB, Setup, predict
@@ -61,8 +62,8 @@ def refused(*arguments: Any, **named: Any) -> str:
 
 
 @pytest.mark.parametrize("measured", OF_OUR_KIND, ids=lambda measured: measured.name)
-def test_a_predicted_peak_is_within_three_percent_of_the_measured_one(measured: Measured) -> None:
-    assert predict(measured.shape, measured.setup).peak == pytest.approx(measured.bytes, rel=0.03)
+def test_a_predicted_peak_is_within_two_percent_of_the_measured_one(measured: Measured) -> None:
+    assert predict(measured.shape, measured.setup).peak == pytest.approx(measured.bytes, rel=0.02)
 
 
 @pytest.mark.parametrize("measured", OF_OTHERS, ids=lambda measured: measured.name)
@@ -86,9 +87,9 @@ def test_predicted_speed_meets_what_it_was_fitted_to(measured: Measured) -> None
 def test_each_token_of_an_8b_adds_what_was_seen(
     checkpointing: ActivationCheckpointing, expected: float
 ) -> None:
-    one = replace(OF_OUR_KIND[1].setup, micro_batch=1, checkpointing=checkpointing)
-    two = replace(one, micro_batch=2)
-    added = predict(EIGHT_B, two).peak - predict(EIGHT_B, one).peak
+    some = replace(OF_OUR_KIND[1].setup, micro_batch=5, checkpointing=checkpointing)
+    more = replace(some, micro_batch=6)
+    added = predict(EIGHT_B, more).peak - predict(EIGHT_B, some).peak
     assert added / 2048 / 2**20 == pytest.approx(expected, rel=0.15)
 
 
@@ -120,6 +121,7 @@ setups = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(shapes, setups)
 def test_more_of_anything_never_needs_less(shape: ModelShape, setup: Setup) -> None:
     need = predict(shape, setup).peak
@@ -132,18 +134,21 @@ def test_more_of_anything_never_needs_less(shape: ModelShape, setup: Setup) -> N
         assert predict(shape, more).peak >= need
 
 
+@settings(deadline=None)
 @given(shapes, setups)
 def test_more_checkpointing_never_needs_more(shape: ModelShape, setup: Setup) -> None:
     peaks = [predict(shape, replace(setup, checkpointing=each)).peak for each in ORDER]
     assert peaks == sorted(peaks, reverse=True)
 
 
+@settings(deadline=None)
 @given(shapes, setups)
 def test_a_model_cut_among_more_gpus_never_needs_more(shape: ModelShape, setup: Setup) -> None:
     cut = replace(setup, parallelism=Parallelism.FSDP2)
     assert predict(shape, replace(cut, processes=8)).peak <= predict(shape, cut).peak
 
 
+@settings(deadline=None)
 @given(shapes, setups.filter(lambda setup: setup.method is not Method.FULL))
 def test_dora_never_needs_less_and_four_bits_never_more(shape: ModelShape, setup: Setup) -> None:
     lora, qlora, dora = (
@@ -247,7 +252,7 @@ def test_without_knowledge_of_the_gpu_the_plan_is_careful_and_predicts_no_speed(
 
 
 def test_on_the_cpu_the_pods_memory_decides() -> None:
-    hardware = Hardware(gpus=0, memory_bytes=5 * GIB // 2)
+    hardware = Hardware(gpus=0, memory_bytes=3 * GIB)
     small = replace(asked("SmolLM2-135M"), hardware=hardware, bytes_per_value=4)
     plan = plan_memory(small)
     assert isinstance(plan, MemoryPlan)
@@ -289,12 +294,25 @@ def test_a_lora_that_does_not_fit_is_told_what_would() -> None:
         "16.0 GiB of one GPU can be used; what would fit: method: QLoRA ("
     )
     assert "GPUs with 24 GB (" in message
-    assert "resources.gpus 2 with training.parallelism FSDP2 (" in message
+    assert "method: LoRA with resources.gpus 2 and training.parallelism FSDP2 (" in message
 
 
 def test_a_sequence_that_is_too_long_is_told_a_length() -> None:
     message = refused(method=Method.QLORA, gpu_memory=24 * GIB, max_length=65536)
     assert "training.maxLength 16384 (" in message
+
+
+def test_a_base_that_nearly_fits_is_told_an_optimiser_with_less_state() -> None:
+    message = refused("Llama-3.1-70B", Method.QLORA, 47 * GIB)
+    assert "training.optimizer AdamW8bit (43." in message
+    assert planned("Llama-3.1-70B", Method.QLORA, 47 * GIB, optimizer=Optimizer.ADAMW_8BIT)
+
+
+def test_auto_is_told_to_cut_a_model_that_lora_trains() -> None:
+    message = refused("Llama-3.1-70B", Method.AUTO, 40 * GIB, batch_size=16)
+    assert "method: LoRA with resources.gpus 8 and training.parallelism FSDP2 (" in message
+    plan = planned("Llama-3.1-70B", Method.AUTO, 40 * GIB, batch_size=16, gpus=8)
+    assert (plan.method, plan.parallelism) == (Method.LORA, Parallelism.FSDP2)
 
 
 def test_what_is_said_to_fit_fits() -> None:
@@ -310,16 +328,17 @@ def test_where_no_change_helps_the_user_is_told_so() -> None:
 # When memory runs out
 
 
+@settings(deadline=None)
 @given(st.integers(1, 64), st.integers(1, 64), st.sampled_from(ORDER))
 def test_halving_keeps_the_effective_batch_and_comes_to_an_end(
     micro_batch: int, accumulation: int, checkpointing: ActivationCheckpointing
 ) -> None:
-    plan: MemoryPlan | None = planned().model_copy(
-        update={
-            "micro_batch_size": micro_batch,
-            "gradient_accumulation": accumulation,
-            "activation_checkpointing": checkpointing,
-        }
+    plan: MemoryPlan | None = MemoryPlan(
+        method=Method.LORA,
+        micro_batch_size=micro_batch,
+        gradient_accumulation=accumulation,
+        activation_checkpointing=checkpointing,
+        optimizer=Optimizer.ADAMW,
     )
     seen = []
     while plan is not None:
@@ -336,6 +355,31 @@ def test_halving_halves() -> None:
     assert smaller is not None
     assert (smaller.micro_batch_size, smaller.gradient_accumulation) == (2, 4)
     assert smaller.predicted_peak_bytes is None
+
+
+# The command
+
+
+def test_the_command_prints_a_row_for_each_method(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model-shape", "Mistral-7B", "--gpu-memory", "16Gi"]
+    monkeypatch.setattr("sys.argv", ["memory_planner", *arguments])
+    main()
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert len(rows) == len(Method)
+    assert rows[0].startswith("| Auto: QLoRA | 1 x 8 | Partial | AdamW | - | 10.8 |")
+    assert "what would fit: method: QLoRA" in rows[1]
+
+
+def test_the_command_refuses_a_memory_without_a_unit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model-shape", "Mistral-7B", "--gpu-memory", "16"]
+    monkeypatch.setattr("sys.argv", ["memory_planner", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert "'16' is no memory: write 80Gi or 80G" in capsys.readouterr().err
 
 
 # Shapes
@@ -359,7 +403,7 @@ LLAMA = {
         ("Qwen2.5-7B", 7_615_616_512),
         ("Qwen3-8B", 8_190_735_360),
         ("Mistral-7B", 7_248_023_552),
-        ("Gemma-2-9B", 9_241_705_984),
+        ("Gemma-3-1B", 999_885_952),
         ("Phi-3-mini", 3_821_079_552),
         ("Llama-3.1-70B", 70_553_706_496),
     ],
@@ -377,6 +421,7 @@ def test_a_configuration_is_read_as_transformers_would() -> None:
     ("change", "sentence"),
     [
         ({"model_type": "mamba"}, "type 'mamba' cannot be predicted"),
+        ({"model_type": "gemma2"}, "model_type of llama, mistral"),
         ({"model_type": "mixtral", "num_local_experts": 8}, "num_local_experts 8"),
         ({"hidden_size": None}, "hidden_size as a positive integer, not None"),
         ({"vocab_size": "many"}, "vocab_size as a positive integer, not 'many'"),
