@@ -16,6 +16,9 @@ from tunesmith.api.trainer_contract import FAILURE_CLASSES, ExitCode, Reason, Re
 #: Reasons that are nobody's mistake in the spec or the data, so that a retry may help.
 CLASS_OF_REASON: dict[Reason, FailureClass] = {
     Reason.HUB_UNREACHABLE: FailureClass.DATA_UNREACHABLE,
+    Reason.SOURCE_UNREACHABLE: FailureClass.DATA_UNREACHABLE,
+    Reason.REGISTRY_UNREACHABLE: FailureClass.DATA_UNREACHABLE,
+    Reason.SCRATCH_FULL: FailureClass.DATA_UNREACHABLE,
     Reason.JUDGE_UNREACHABLE: FailureClass.DATA_UNREACHABLE,
     Reason.BENCHMARK_DATA_MISSING: FailureClass.DATA_UNREACHABLE,
     Reason.OUTPUT_NOT_WRITABLE: FailureClass.DATA_UNREACHABLE,

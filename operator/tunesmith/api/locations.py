@@ -14,6 +14,12 @@ PVC_FOLDER_PATTERN = rf"^pvc://{CLAIM}(/[^/]+)*$"
 CONFIG_MAP_PATTERN = r"^configmap://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+$"
 HUB_MODEL_PATTERN = r"^hf://[^/@: ]+/[^/@: ]+(@[^/@: ]+)?$"
 HUB_DATASET_PATTERN = r"^hf://datasets/[^/@: ]+/[^/@: ]+(@[^/@: ]+)?(/[^/]+)+$"
+BUCKET = "[a-z0-9][-a-z0-9.]*[a-z0-9]"
+S3_PATTERN = rf"^s3://{BUCKET}(/[^/]+)+$"
+S3_FOLDER_PATTERN = rf"^s3://{BUCKET}(/[^/]+)*$"
+#: Without user, query and fragment: what opens a place belongs into a Secret, as uris are logged.
+HTTPS_PATTERN = r"^https://[-a-zA-Z0-9.]+(:[0-9]+)?(/[^/?#]+)+$"
+ARCHIVE_PATTERN = r"^https://[-a-zA-Z0-9.]+(:[0-9]+)?(/[^/?#]+)*/[^/?#]+[.](tar|tar[.]gz|tgz)$"
 
 
 class Scheme(StrEnum):
@@ -22,14 +28,16 @@ class Scheme(StrEnum):
     HUB = "hf"
     PVC = "pvc"
     CONFIG_MAP = "configmap"
+    S3 = "s3"
+    HTTPS = "https"
 
 
 @dataclass(frozen=True)
 class Location:
     """A URI taken apart.
 
-    ``holder`` is the claim, the ConfigMap or the hub repository; ``path`` what lies inside it,
-    without a leading slash; ``revision`` is only set for hub repositories.
+    ``holder`` is the claim, the ConfigMap, the hub repository, the bucket or the host; ``path``
+    what lies inside it, without a leading slash; ``revision`` is only set for hub repositories.
     """
 
     scheme: Scheme
@@ -61,7 +69,7 @@ def parse_location(uri: str) -> Location:
     if any(part in {".", ".."} for part in rest.split("/")):
         raise ValueError(f"{uri!r} must not contain '.' or '..' as a part of its path")
     match scheme_name:
-        case Scheme.PVC | Scheme.CONFIG_MAP:
+        case Scheme.PVC | Scheme.CONFIG_MAP | Scheme.S3 | Scheme.HTTPS:
             holder, _, path = rest.partition("/")
             return Location(Scheme(scheme_name), holder, path)
         case Scheme.HUB:

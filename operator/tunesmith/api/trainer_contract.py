@@ -105,6 +105,9 @@ class Reason(StrEnum):
     MERGE_NOT_EQUAL = "MergeNotEqual"
     OUTPUT_NOT_WRITABLE = "OutputNotWritable"
     HUB_UNREACHABLE = "HubUnreachable"
+    SOURCE_UNREACHABLE = "SourceUnreachable"
+    REGISTRY_UNREACHABLE = "RegistryUnreachable"
+    SCRATCH_FULL = "ScratchFull"
     OUT_OF_MEMORY = "OutOfMemory"
     LOSS_NOT_FINITE = "LossNotFinite"
     PREEMPTED = "Preempted"
@@ -112,10 +115,14 @@ class Reason(StrEnum):
 
 
 class PlannedSource(ApiModel):
-    """A source as the pod sees it. ``path`` is unset for hub repositories."""
+    """A source as the pod sees it. ``path`` is unset for what has to be fetched."""
 
     uri: str
     path: str | None = None
+    #: What the names of the environment variables with its credentials begin with.
+    credentials: str | None = None
+    #: What its bytes must be: of a file or an archive, or of a model's configuration and weights.
+    content_digest: str | None = None
 
 
 class PlannedDataset(PlannedSource):
