@@ -115,6 +115,7 @@ lint: $(BUILD)/venvs/operator crds-check ## Format, lint, types, generated files
 .PHONY: test-fast
 test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
 	@$(PYTHON) -m devcluster packages
+	@$(PYTHON) -m devcluster build-s3
 	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy --ignore tests/unit/trainer
 	@$(ML_PYTHON) -m pytest tests/unit/trainer
 

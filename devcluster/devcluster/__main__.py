@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from devcluster.build import build_all
+from devcluster.build import S3_SERVER, build, build_all
 from devcluster.cluster import bring_up, machine_lock, owner
 from devcluster.image import NON_ROOT, Image, import_image
 from devcluster.layout import Layout, own_layout
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "--for-images", action="store_true", help="those that build images from Dockerfiles instead"
     )
     command("build", lambda layout, _: build_all(layout), "build the cluster's programs")
+    command("build-s3", lambda layout, _: _build_s3(layout), "build the S3 server for tests")
     up = command("up", _up, "start the cluster (builds what is missing)")
     up.add_argument(
         "--mount",
@@ -89,6 +90,10 @@ def _shared(text: str) -> Shared:
 
 def _packages(_: Layout, arguments: argparse.Namespace) -> None:
     install_packages(IMAGE_PACKAGES if arguments.for_images else PACKAGES)
+
+
+def _build_s3(layout: Layout) -> None:
+    build(S3_SERVER, layout)
 
 
 def _up(layout: Layout, arguments: argparse.Namespace) -> None:

@@ -64,6 +64,15 @@ PROGRAMS = (
 )
 
 
+#: No part of the cluster: an S3 server that keeps objects as files of a folder, for tests.
+S3_SERVER = Program(
+    name="versitygw",
+    module=SOURCES / "s3",
+    package="github.com/versity/versitygw/cmd/versitygw",
+    first_build="two to three minutes",
+)
+
+
 def build_all(layout: Layout) -> None:
     for program in PROGRAMS:
         build(program, layout)

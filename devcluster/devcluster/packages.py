@@ -38,6 +38,8 @@ PACKAGES = (
     Package("mount", "mount"),
     # The front proxy of serving pods runs from this machine's nginx.
     Package("nginx-light", "nginx"),
+    # An OCI registry to push to.
+    Package("docker-registry", "docker-registry"),
     Package("libnginx-mod-http-lua", "/usr/lib/nginx/modules/ngx_http_lua_module.so"),
     Package("lua-cjson", "/usr/lib/x86_64-linux-gnu/lua/5.1/cjson.so"),
 )

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
-
 from tunesmith.api.digests import adapter_digest
 from tunesmith.api.trainer_contract import Reason, RemovalOutcome, RemovalPlan
 
-from tunesmith_trainer.artifact import STAGING_PREFIX, output_errors
 from tunesmith_trainer.failure import TrainerError
-from tunesmith_trainer.sources import mounted
+from tunesmith_trainer.output import place_of
 
 
 def remove(plan: RemovalPlan) -> RemovalOutcome:
     """Gone already is fine. Raises TrainerError when the folder holds another adapter."""
-    folder = mounted(plan.adapter)
-    if folder.exists():
+    store, name = place_of(plan.adapter)
+    folder = store.folder(name)
+    if folder is not None:
         try:
             found = adapter_digest(folder)
         except FileNotFoundError as error:
             raise other_adapter(plan, f"no adapter ({error.filename} is missing)") from error
         if found != plan.adapter_digest:
             raise other_adapter(plan, f"the adapter {found}")
-        with output_errors(plan.adapter.uri):
-            # Nobody sees half of it, and a second try finds nothing left to do.
-            grave = folder.with_name(f"{STAGING_PREFIX}{uuid.uuid4().hex}")
-            folder.rename(grave)
-            shutil.rmtree(grave)
+        store.remove(name)
     return RemovalOutcome(uri=plan.adapter.uri)
 
 

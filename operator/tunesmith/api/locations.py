@@ -14,7 +14,7 @@ PVC_FOLDER_PATTERN = rf"^pvc://{CLAIM}(/[^/]+)*$"
 CONFIG_MAP_PATTERN = r"^configmap://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+$"
 HUB_MODEL_PATTERN = r"^hf://[^/@: ]+/[^/@: ]+(@[^/@: ]+)?$"
 HUB_DATASET_PATTERN = r"^hf://datasets/[^/@: ]+/[^/@: ]+(@[^/@: ]+)?(/[^/]+)+$"
-BUCKET = "[a-z0-9][-a-z0-9.]*[a-z0-9]"
+BUCKET = "[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]"
 S3_PATTERN = rf"^s3://{BUCKET}(/[^/]+)+$"
 S3_FOLDER_PATTERN = rf"^s3://{BUCKET}(/[^/]+)*$"
 #: Without user, query and fragment: what opens a place belongs into a Secret, as uris are logged.

@@ -101,7 +101,8 @@ def write(folder: Path, suite: Measured, **options: Any) -> str:
         chat_template_digest=DIGEST,
         results=[result(suite)],
     )
-    report = write_results(folder, URI, evaluated, outcome, [suite], **options)
+    report = write_results(
+        PlannedSource(uri=URI, path=str(folder)), evaluated, outcome, [suite], **options)
     written = hashlib.sha256((folder / "results.json").read_bytes()).hexdigest()
     assert (report.uri, report.digest) == (URI, f"sha256:{written}")
     return (folder / "report.html").read_text(encoding="utf-8")

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from tunesmith.api.trainer_contract import HUB_TOKEN_VARIABLE, Reason
 
-from tunesmith_trainer import artifact
 from tunesmith_trainer.benchmarks.prepared import (
     MANIFEST_FILE,
     Manifest,
@@ -35,6 +34,13 @@ from tunesmith_trainer.benchmarks.tasks import (
     load_tasks,
 )
 from tunesmith_trainer.failure import TrainerError, first_line
+from tunesmith_trainer.output.folder import (
+    STAGING_PREFIX,
+    FolderStore,
+    make_durable,
+    output_errors,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -49,7 +55,7 @@ def fetch(task: str, output: Path, source: Path | None = None) -> Manifest:
     Raises TrainerError for an unknown task, an unreachable hub, and a folder that cannot be
     written.
     """
-    artifact.require_writable(output, str(output))
+    FolderStore(str(output), output).require_writable()
     with tempfile.TemporaryDirectory() as cache:
         fetcher = Fetcher(task, output, source, Path(cache), known(output))
         load_tasks(task, None, fetcher.load)
@@ -153,13 +159,13 @@ class Fetcher:
         parts = [needed.path, needed.name or "default"]
         folder = Path(*(re.sub(r"[^A-Za-z0-9._-]+", "--", part) for part in parts))
         path = self.output / folder / f"{split}.parquet"
-        staging = path.parent / f"{artifact.STAGING_PREFIX}{uuid.uuid4().hex}"
-        with artifact.output_errors(str(self.output)):
+        staging = path.parent / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+        with output_errors(str(self.output)):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 rows.to_parquet(str(staging))
                 staging.chmod(0o644)
-                artifact.make_durable(staging)
+                make_durable(staging)
                 staging.rename(path)
             finally:
                 staging.unlink(missing_ok=True)
@@ -168,8 +174,8 @@ class Fetcher:
     def _write(self, manifest: Manifest) -> None:
         self.manifest = manifest.model_copy(update={"lm_eval_version": lm_eval_version()})
         text = self.manifest.model_dump_json(by_alias=True, exclude_none=True, indent=2)
-        with artifact.output_errors(str(self.output)):
-            artifact.write_whole(self.output / MANIFEST_FILE, f"{text}\n")
+        with output_errors(str(self.output)):
+            write_whole(self.output / MANIFEST_FILE, f"{text}\n")
 
 
 @lru_cache

@@ -18,8 +18,9 @@ from pathlib import Path
 from tunesmith import __version__
 from tunesmith.api.digests import file_digest
 
-from tunesmith_trainer.artifact import write_whole
 from tunesmith_trainer.evaluate.measured import Answer, Question
+from tunesmith_trainer.failure import TrainerError
+from tunesmith_trainer.output import OutputStore
 
 log = logging.getLogger(__name__)
 
@@ -45,56 +46,52 @@ def environment(base_folder: Path, stop_tokens: Iterable[int], device: str, kind
 
 @dataclass
 class BaseResults:
-    """The answers of one base model. Without a folder nothing is kept beyond this run."""
+    """The answers of one base model. Without a store nothing is kept beyond this run."""
 
-    folder: Path | None
-    uri: str
+    store: OutputStore | None
     base_model_digest: str
     environment: str
-    _known: dict[Path, dict[str, Answer]] = field(default_factory=dict)
+    _known: dict[str, dict[str, Answer]] = field(default_factory=dict)
 
     def recall(self, questions: Sequence[Question]) -> dict[str, Answer]:
         """The answers that are known to any of these questions, by key."""
-        if self.folder is None:
+        if self.store is None:
             return {}
-        path = self._file(questions)
-        if path not in self._known:
-            self._known[path] = read(path)
-        return self._known[path]
+        name = self._file(questions)
+        if name not in self._known:
+            self._known[name] = read(self.store, name)
+        return self._known[name]
 
     def remember(self, questions: Sequence[Question], answers: dict[str, Answer]) -> None:
         """Keep answers to some of these questions, as far as there is room."""
-        if self.folder is None:
+        if self.store is None:
             return
-        path = self._file(questions)
+        name = self._file(questions)
         # Read anew: another run may have asked the same meanwhile.
-        known = self.recall(questions) | read(path) | answers
+        known = self.recall(questions) | read(self.store, name) | answers
         lines = [
             json.dumps({"key": key, "text": answer.text, "score": answer.score})
             for key, answer in sorted(known.items())
         ]
-        self._known[path] = known
+        self._known[name] = known
         try:
-            write_whole(path, "".join(f"{line}\n" for line in lines))
-        except OSError as error:
-            log.warning("base answers are not kept in %s: %s", self.uri, error.strerror)
+            self.store.write(name, "".join(f"{line}\n" for line in lines))
+        except TrainerError as error:
+            log.warning("base answers are not kept: %s", error.message)
 
-    def _file(self, questions: Sequence[Question]) -> Path:
-        assert self.folder is not None
+    def _file(self, questions: Sequence[Question]) -> str:
         identity = hashlib.sha256(self.environment.encode())
         for question in questions:
             identity.update(question.key.encode())
         model = self.base_model_digest.removeprefix("sha256:")[:16]
-        return self.folder / model / f"{identity.hexdigest()[:16]}.jsonl"
+        return f"{model}/{identity.hexdigest()[:16]}.jsonl"
 
 
-def read(path: Path) -> dict[str, Answer]:
+def read(store: OutputStore, name: str) -> dict[str, Answer]:
     """The answers in a file; none if it cannot be read, for they can be had again."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in (store.read(name) or b"").decode().splitlines()]
         return {each["key"]: Answer(each["text"], each["score"]) for each in lines}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be used (%s): the base model is asked again", path.name, error)
+    except (TrainerError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be used (%s): the base model is asked again", name, error)
         return {}

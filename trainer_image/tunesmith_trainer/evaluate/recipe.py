@@ -10,10 +10,11 @@ from tunesmith.api import digests
 from tunesmith.api.evalrun import EvaluationPhase
 from tunesmith.api.trainer_contract import EvaluationOutcome, EvaluationPlan, Reason
 
-from tunesmith_trainer import artifact, machine, sources
+from tunesmith_trainer import machine, sources
 from tunesmith_trainer.data.chat import ChatFormat, load_chat_format
 from tunesmith_trainer.evaluate.base_results import BaseResults, environment
 from tunesmith_trainer.failure import TrainerError
+from tunesmith_trainer.output import open_output
 from tunesmith_trainer.progress import ProgressBoard
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def evaluate(plan: EvaluationPlan, board: ProgressBoard) -> EvaluationOutcome:
     candidate = candidate_folder(plan)
     for folder in (plan.output, plan.base_results):
         if folder is not None:
-            artifact.require_writable(sources.mounted(folder), folder.uri)
+            open_output(folder).require_writable()
     base_folder = sources.model_folder(plan.base_model)
     base_model_digest = digests.base_model_digest(base_folder)
     chat = load_chat_format(base_folder, plan.base_model.uri)
@@ -63,9 +64,7 @@ def evaluate(plan: EvaluationPlan, board: ProgressBoard) -> EvaluationOutcome:
     )
     if plan.output is not None:
         everything = [one for one, _ in measured]
-        report = write_results(
-            sources.mounted(plan.output), plan.output.uri, plan, outcome, everything
-        )
+        report = write_results(plan.output, plan, outcome, everything)
         outcome = outcome.model_copy(update={"report": report})
     board.evaluation(phase=EvaluationPhase.DONE, percent=100)
     return outcome
@@ -77,8 +76,7 @@ def base_results(
     device = machine.device()
     kind = str(machine.compute_type(device))
     return BaseResults(
-        sources.mounted(plan.base_results) if plan.base_results else None,
-        plan.base_results.uri if plan.base_results else "",
+        open_output(plan.base_results) if plan.base_results else None,
         base_model_digest,
         environment(base_folder, chat.stop_tokens, machine.device_name(device), kind),
     )

@@ -13,12 +13,12 @@ from pathlib import Path
 from tunesmith.api.digests import file_digest
 from tunesmith.api.evalrun import Report, SuiteResult
 from tunesmith.api.schema import ApiModel
-from tunesmith.api.trainer_contract import EvaluationOutcome, EvaluationPlan
+from tunesmith.api.trainer_contract import EvaluationOutcome, EvaluationPlan, PlannedSource
 
-from tunesmith_trainer import artifact
 from tunesmith_trainer.evaluate.measured import Answer, Measured
 from tunesmith_trainer.evaluate.report import page
 from tunesmith_trainer.evaluate.report.suite_report import Item, Subject, SuiteReport
+from tunesmith_trainer.output import place_of, staged
 
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
@@ -64,8 +64,7 @@ class Results(ApiModel):
 
 
 def write_results(
-    folder: Path,
-    uri: str,
+    target: PlannedSource,
     plan: EvaluationPlan,
     outcome: EvaluationOutcome,
     measured: Sequence[Measured],
@@ -74,14 +73,14 @@ def write_results(
 ) -> Report:
     """Write everything that is known, whole or not at all, and say where it lies.
 
-    ``folder`` is this run's own: what it held before is gone. ``measured`` has the suites of
+    ``target`` is this run's own: what it held before is gone. ``measured`` has the suites of
     ``outcome.results`` in the same order. Raises TrainerError if the folder cannot be written.
     """
     suites = [
         SuiteReport(each, result, bounds_of(plan, result.suite))
         for each, result in zip(measured, outcome.results, strict=True)
     ]
-    with artifact.staged(folder, uri) as staging:
+    with staged(*place_of(target)) as staging:
         records = []
         for suite in suites:
             path = staging / suite.items_file
@@ -93,7 +92,7 @@ def write_results(
             page.render(plan, outcome, suites, date), encoding="utf-8"
         )
         digest = f"sha256:{file_digest(results_file)}"
-    return Report(uri=uri, digest=digest)
+    return Report(uri=target.uri, digest=digest)
 
 
 def bounds_of(plan: EvaluationPlan, suite: str) -> tuple[float, ...]:

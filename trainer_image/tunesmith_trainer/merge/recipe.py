@@ -13,12 +13,15 @@ from tunesmith.api.objects import DatasetFormat
 from tunesmith.api.schema import ApiModel
 from tunesmith.api.trainer_contract import HELD_OUT_FILE, MergeOutcome, MergePlan, Reason
 
-from tunesmith_trainer import artifact, machine, sources
+from tunesmith_trainer import machine, sources
+from tunesmith_trainer.artifact import LINEAGE_FILE
 from tunesmith_trainer.data.chat import load_chat_format
 from tunesmith_trainer.data.formats import Conversation, conversation_from
 from tunesmith_trainer.data.rows import read_rows
 from tunesmith_trainer.failure import TrainerError, first_line
 from tunesmith_trainer.lineage import BaseModelLineage, hub_revision, library_versions, now
+from tunesmith_trainer.output import place_of, staged
+from tunesmith_trainer.output.folder import output_errors
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +105,7 @@ def merge(plan: MergePlan) -> MergeOutcome:
     reference = reference_of(adapted, require_known(prompts, adapted, plan))
     require_effect(reference, plan)
 
-    with artifact.staged(output, plan.output.uri) as staging:
+    with staged(*place_of(plan.output)) as staging:
         write_model(merged(adapted, plan), base_folder, staging)
         write_texts(base_folder, adapter_folder, staging)
         del adapted  # one model at a time
@@ -173,14 +176,14 @@ def recall(plan: MergePlan, output: Path, base_model_digest: str) -> MergeOutcom
 
 def require_place(plan: MergePlan, output: Path, base_folder: Path) -> None:
     """Find out before merging that the result cannot be stored, or would take another's place."""
-    with artifact.output_errors(plan.output.uri):
+    with output_errors(plan.output.uri):
         if output.exists() and not (output / MERGE_FILE).is_file() and any(output.iterdir()):
             raise TrainerError(
                 Reason.OUTPUT_NOT_WRITABLE,
                 f"{plan.output.uri} holds something that is no merged model "
                 f"({sources.listed(output)}): name another folder, or empty this one",
             )
-    artifact.require_writable(output.parent, plan.output.uri)
+    place_of(plan.output)[0].require_writable()
     needed = sum(path.stat().st_size for path in digests.weight_files(base_folder))
     free = shutil.disk_usage(output.parent).free
     if free < needed:
@@ -349,7 +352,7 @@ def write_texts(base_folder: Path, adapter_folder: Path, folder: Path) -> None:
         template = template_in_config(base_folder)
         if own and isinstance(template, str) and not (folder / CHAT_TEMPLATE).exists():
             (folder / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
-    copy_files(adapter_folder, folder, [artifact.LINEAGE_FILE])
+    copy_files(adapter_folder, folder, [LINEAGE_FILE])
 
 
 def holds_tokenizer(folder: Path) -> bool:

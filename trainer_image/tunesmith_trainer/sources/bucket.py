@@ -37,6 +37,8 @@ DENIED = frozenset(
     {
         *("AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
         *("ExpiredToken", "InvalidToken", "AllAccessDisabled", "InvalidSecurity"),
+        # What the Versity gateway calls an unknown access key.
+        "XAdminUserNotFound",
     }
 )
 KEYS_TO_DELETE_AT_ONCE = 1000

@@ -24,6 +24,7 @@ from tunesmith_trainer.data.chat import ChatFormat, Example, load_chat_format, r
 from tunesmith_trainer.data.dataset import read_dataset, require_enough
 from tunesmith_trainer.data.split import Split, prompt_examples, split_and_deduplicate
 from tunesmith_trainer.lineage import BaseModelLineage, Lineage, hub_revision, lineage_of, now
+from tunesmith_trainer.output import open_output
 from tunesmith_trainer.progress import ProgressBoard
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
     """Train, or report what an earlier attempt at the same plan has already trained."""
     board.training(phase=TrainingPhase.PREPARING)
     started_at = now()
-    output = sources.mounted(plan.output)
+    output = open_output(plan.output)
     split = prepare_data(plan, board)
     base_folder = sources.model_folder(plan.base_model)
     base_model = identify_base_model(plan, base_folder)
@@ -46,7 +47,7 @@ def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
         board.training(**dict(finished.progress))
         return finished
 
-    artifact.require_writable(output, plan.output.uri)
+    output.require_writable()
     chat = load_chat_format(base_folder, plan.base_model.uri)
     train_examples, held_out_examples = tokenise(plan, split, chat)
 
@@ -64,15 +65,14 @@ def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
             compute_type=str(trainer.model.dtype).removeprefix("torch."),
             started_at=started_at,
         )
-        folder, digest = artifact.publish(
+        name, digest = artifact.publish(
             output,
-            plan.output.uri,
             lambda staging: write_result(
                 staging, trainer, chat, split, plan.held_out.seed, lineage
             ),
         )
 
-    uri = f"{plan.output.uri.rstrip('/')}/{folder.name}"
+    uri = f"{output.uri}/{name}"
     outcome = TrainingOutcome(
         artifact=Artifact(
             uri=uri, digest=digest, base_model_digest=base_model.digest, rank=plan.lora.rank
@@ -80,7 +80,7 @@ def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
         dataset=split.receipt,
         progress=board.training(phase=TrainingPhase.DONE, percent=100),
     )
-    artifact.remember(output, plan.output.uri, plan_digest(plan), outcome)
+    artifact.remember(output, plan_digest(plan), outcome)
     log.info("published %s (%s)", uri, digest)
     return outcome
 
