@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 LOCALHOST = "127.0.0.1"
 START_SECONDS = 20.0

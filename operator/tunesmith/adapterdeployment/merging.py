@@ -12,8 +12,8 @@ from tunesmith.api.objects import Kind, Resources
 from tunesmith.api.serving_status import Strategy
 from tunesmith.api.trainer_contract import MergePlan
 from tunesmith.kube.attempts import Start
-from tunesmith.kube.trainer_job import TrainerJob, planned_source
-from tunesmith.kube.volumes import mount
+from tunesmith.kube.sources import Role, Source
+from tunesmith.kube.trainer_job import TrainerJob
 from tunesmith.settings import Settings
 
 Object = dict[str, Any]
@@ -57,6 +57,8 @@ def merge_job(
 ) -> list[Object]:
     """The Job that merges one version, and its plan. It runs on CPU: merging is reading."""
     spec = deployment.spec
+    base_model = Source(spec.base_model.uri, Role.BASE_MODEL, spec.base_model.secret_ref)
+    output = Source(merged_uri(candidate), Role.OUTPUT, writable=True)
     objects = TrainerJob(
         kind=Kind.ADAPTER_DEPLOYMENT,
         owner=deployment.metadata,
@@ -64,14 +66,14 @@ def merge_job(
         start=start,
         plan=MergePlan(
             owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
-            base_model=planned_source(spec.base_model.uri),
-            adapter=planned_source(candidate.uri),
+            base_model=base_model.planned(),
+            adapter=Source(candidate.uri, Role.ADAPTER).planned(),
             adapter_digest=candidate.digest,
             base_model_digest=candidate.base_model_digest,
-            output=planned_source(merged_uri(candidate)),
+            output=output.planned(),
         ),
-        mounts=[mount(spec.base_model.uri), mount(merged_uri(candidate), writable=True)],
-        secrets=[spec.base_model.secret_ref],
+        # The adapter lies beside the output.
+        sources=[base_model, output],
         resources=Resources(gpus=0, cpu=spec.resources.cpu, memory=spec.resources.memory),
         # The pods' image and environment are vLLM's.
         template=spec.pod_template.model_copy(update={"image": None, "env": []}),

@@ -13,8 +13,8 @@ from tunesmith.api.objects import Kind, Resources
 from tunesmith.api.serving_status import VersionState
 from tunesmith.api.trainer_contract import RemovalPlan
 from tunesmith.kube.attempts import Start
-from tunesmith.kube.trainer_job import TrainerJob, planned_source
-from tunesmith.kube.volumes import mount
+from tunesmith.kube.sources import Role, Source
+from tunesmith.kube.trainer_job import TrainerJob
 from tunesmith.settings import Settings
 
 Object = dict[str, Any]
@@ -61,6 +61,7 @@ def removal_job(
 ) -> list[Object]:
     """The Job that deletes the folder of one version, and its plan."""
     template = deployment.spec.pod_template
+    adapter = Source(candidate.uri, Role.ADAPTER, writable=True)
     objects = TrainerJob(
         kind=Kind.ADAPTER_DEPLOYMENT,
         owner=deployment.metadata,
@@ -68,11 +69,10 @@ def removal_job(
         start=start,
         plan=RemovalPlan(
             owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
-            adapter=planned_source(candidate.uri),
+            adapter=adapter.planned(),
             adapter_digest=candidate.digest,
         ),
-        mounts=[mount(candidate.uri, writable=True)],
-        secrets=[],
+        sources=[adapter],
         resources=Resources(gpus=0, cpu="50m", memory="512Mi"),
         template=template.model_copy(update={"image": None, "env": []}),
         image=settings.trainer_image,

@@ -9,7 +9,7 @@ from tunesmith.api.adapter_selection import GateRule, NamedAdapter
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.locations import parse_location
+from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.serving_status import RejectedAdapter
 from tunesmith.api.verdict import Verdict
 from tunesmith.kube.conditions import find, is_true
@@ -115,6 +115,8 @@ def _judge_job(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | R
         return _rejected(name, "OtherBaseModel", message)
     if served_name == base_model_name(deployment):
         return _rejected(name, "NameTaken", NAME_TAKEN)
+    if parse_location(job.spec.output.uri).scheme is not Scheme.PVC:
+        return _rejected(name, "NotOnClaim", _not_on_claim(job))
     passed = (
         artifact
         and evaluation
@@ -137,6 +139,15 @@ def _judge_job(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | R
         job=name,
         evaluated_by=evaluation.name,
         base_model_digest=artifact.base_model_digest,
+    )
+
+
+def _not_on_claim(job: FineTuneJob) -> str:
+    digest = f" with digest {job.status.artifact.digest}" if job.status.artifact else ""
+    return (
+        f"The job's output is {job.spec.output.uri}, and adapters are served from claims: copy the "
+        "adapter's folder to a claim of this namespace and name it in adapters.named with its "
+        f"pvc:// uri{digest}, or train with a pvc:// output."
     )
 
 

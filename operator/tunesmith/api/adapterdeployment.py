@@ -7,14 +7,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tunesmith.api.adapter_selection import AdapterSelection
+from tunesmith.api.locations import HUB_MODEL_PATTERN, PVC_PATTERN, any_of
 from tunesmith.api.objects import (
+    NO_PARENT,
     SERVED_NAME,
-    ModelSource,
     Name,
     ObjectMeta,
     PodTemplate,
     Resources,
     SecretReference,
+    Uri,
 )
 from tunesmith.api.schema import ApiModel, between, rule, rules
 from tunesmith.api.serving_status import AdapterDeploymentStatus, Strategy
@@ -154,10 +156,43 @@ class Autoscaling(ApiModel):
     )
 
 
+class ServedModel(ApiModel):
+    """A base model in Hugging Face format that vLLM can open by itself."""
+
+    uri: Uri = Field(
+        description=(
+            "Where the model is: hf://ORGANISATION/NAME[@REVISION] on the Hugging Face Hub, or "
+            "pvc://CLAIM/FOLDER on a PersistentVolumeClaim of this namespace."
+        ),
+        json_schema_extra=rules(
+            rule(
+                any_of(HUB_MODEL_PATTERN, PVC_PATTERN),
+                "a served base model's uri must be hf://ORGANISATION/NAME[@REVISION] or "
+                "pvc://CLAIM/FOLDER, for example hf://meta-llama/Llama-3.1-8B-Instruct",
+            ),
+            NO_PARENT,
+        ),
+    )
+    secret_ref: SecretReference | None = Field(
+        default=None,
+        description=(
+            "Secret whose key HF_TOKEN opens a gated repository. It is handed to the pod as an "
+            "environment variable; the operator never reads it."
+        ),
+    )
+
+    cel_rules = (
+        rule(
+            "!has(self.secretRef) || self.uri.startsWith('hf://')",
+            "secretRef is only used for hf:// models: remove it, or use an hf:// uri",
+        ),
+    )
+
+
 class AdapterDeploymentSpec(ApiModel):
     """Which base model is served, with which adapters."""
 
-    base_model: ModelSource = Field(description="The base model that all adapters share.")
+    base_model: ServedModel = Field(description="The base model that all adapters share.")
     served_model_name: str | None = Field(
         default=None,
         max_length=128,

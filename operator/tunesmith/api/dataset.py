@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tunesmith.api.locations import CONFIG_MAP_PATTERN, HUB_DATASET_PATTERN, PVC_PATTERN
+from tunesmith.api.locations import (
+    CONFIG_MAP_PATTERN,
+    HTTPS_PATTERN,
+    HUB_DATASET_PATTERN,
+    PVC_PATTERN,
+    S3_PATTERN,
+    any_of,
+)
 from tunesmith.api.objects import (
+    DIGEST_RULE,
+    HTTPS_DIGEST_RULE,
     NO_PARENT,
+    SECRET_DESCRIPTION,
+    SECRET_RULE,
     DatasetFormat,
     Digest,
     HeldOut,
@@ -52,27 +63,35 @@ class Review(ApiModel):
 
 
 class DatasetSource(ApiModel):
-    """Training examples as JSON Lines: one JSON object per line."""
+    """Training examples: JSON Lines, a JSON array, CSV (each also .gz) or Parquet, by suffix."""
 
     uri: Uri = Field(
         description=(
-            "Where the file is: pvc://CLAIM/PATH, configmap://NAME/KEY for small data, or "
-            "hf://datasets/ORGANISATION/NAME[@REVISION]/PATH."
+            "Where the file is: pvc://CLAIM/PATH, configmap://NAME/KEY for small data, "
+            "s3://BUCKET/PATH, hf://datasets/ORGANISATION/NAME[@REVISION]/PATH, or "
+            "https://HOST/PATH with a digest."
         ),
         json_schema_extra=rules(
             rule(
-                f"self.matches('{PVC_PATTERN}') || self.matches('{CONFIG_MAP_PATTERN}') || "
-                f"self.matches('{HUB_DATASET_PATTERN}')",
-                "a dataset's uri must be pvc://CLAIM/PATH, configmap://NAME/KEY or "
-                "hf://datasets/ORGANISATION/NAME[@REVISION]/PATH, "
-                "for example pvc://data/tickets.jsonl",
+                any_of(
+                    PVC_PATTERN, CONFIG_MAP_PATTERN, HUB_DATASET_PATTERN, S3_PATTERN, HTTPS_PATTERN
+                ),
+                "a dataset's uri must be pvc://CLAIM/PATH, configmap://NAME/KEY, "
+                "s3://BUCKET/PATH, hf://datasets/ORGANISATION/NAME[@REVISION]/PATH or "
+                "https://HOST/PATH without user and query, for example pvc://data/tickets.jsonl",
             ),
             NO_PARENT,
         ),
     )
-    secret_ref: SecretReference | None = Field(
-        default=None, description="Secret whose key HF_TOKEN opens a gated hub dataset."
+    digest: Digest | None = Field(
+        default=None,
+        description=(
+            "sha256 of the file, else the job fails; required for https://, where it makes sure "
+            "that every attempt reads the same."
+        ),
+        json_schema_extra=rules(DIGEST_RULE),
     )
+    secret_ref: SecretReference | None = Field(default=None, description=SECRET_DESCRIPTION)
     format: DatasetFormat = Field(
         default=DatasetFormat.AUTO,
         description=(
@@ -123,12 +142,7 @@ class DatasetSource(ApiModel):
         default=Review(), description="A look at the data by a person before a GPU is used."
     )
 
-    cel_rules = (
-        rule(
-            "!has(self.secretRef) || self.uri.startsWith('hf://')",
-            "secretRef is only used for hf:// sources: remove it, or use an hf:// uri",
-        ),
-    )
+    cel_rules = (SECRET_RULE, HTTPS_DIGEST_RULE)
 
 
 class LengthBucket(ApiModel):

@@ -7,11 +7,20 @@ from typing import Any
 
 from pydantic import Field
 
-from tunesmith.api.evaluation_suite import DIGEST_RULE, Gate, Metric, Suite
-from tunesmith.api.locations import PVC_FOLDER_PATTERN, PVC_PATTERN
+from tunesmith.api.evaluation_suite import Gate, Metric, Suite
+from tunesmith.api.locations import (
+    PVC_FOLDER_PATTERN,
+    PVC_PATTERN,
+    S3_FOLDER_PATTERN,
+    S3_PATTERN,
+    any_of,
+)
 from tunesmith.api.objects import (
+    DIGEST_RULE,
     NO_PARENT,
     ONE_GPU,
+    SECRET_DESCRIPTION,
+    SECRET_RULE,
     AttemptStatus,
     Condition,
     Digest,
@@ -20,6 +29,7 @@ from tunesmith.api.objects import (
     ObjectMeta,
     PodTemplate,
     Resources,
+    SecretReference,
     Timestamp,
     Uri,
 )
@@ -42,10 +52,20 @@ class AdapterSource(ApiModel):
     )
     uri: Uri | None = Field(
         default=None,
-        description="Folder of the adapter: pvc://CLAIM/FOLDER.",
+        description="Folder of the adapter: pvc://CLAIM/FOLDER or s3://BUCKET/FOLDER.",
         json_schema_extra=rules(
-            rule(f"self.matches('{PVC_PATTERN}')", "adapter.uri must be pvc://CLAIM/FOLDER"),
+            rule(
+                any_of(PVC_PATTERN, S3_PATTERN),
+                "adapter.uri must be pvc://CLAIM/FOLDER or s3://BUCKET/FOLDER",
+            ),
             NO_PARENT,
+        ),
+    )
+    secret_ref: SecretReference | None = Field(
+        default=None,
+        description=(
+            "Secret that opens the bucket, as for other sources. Of an adapter named by its job, "
+            "the job's output.secretRef is used."
         ),
     )
     digest: Digest | None = Field(
@@ -60,6 +80,10 @@ class AdapterSource(ApiModel):
             "has(self.uri) && has(self.digest)",
             "adapter needs either job, the name of a FineTuneJob, or uri and digest",
         ),
+        rule(
+            "!has(self.secretRef) || (has(self.uri) && self.uri.startsWith('s3://'))",
+            "adapter.secretRef is only used with an s3:// uri: remove it",
+        ),
     )
 
 
@@ -67,16 +91,22 @@ class MergedModelSource(ApiModel):
     """A base model with an adapter merged into its weights."""
 
     uri: Uri = Field(
-        description="Folder of the model: pvc://CLAIM/FOLDER.",
+        description="Folder of the model: pvc://CLAIM/FOLDER or s3://BUCKET/FOLDER.",
         json_schema_extra=rules(
-            rule(f"self.matches('{PVC_PATTERN}')", "mergedModel.uri must be pvc://CLAIM/FOLDER"),
+            rule(
+                any_of(PVC_PATTERN, S3_PATTERN),
+                "mergedModel.uri must be pvc://CLAIM/FOLDER or s3://BUCKET/FOLDER",
+            ),
             NO_PARENT,
         ),
     )
+    secret_ref: SecretReference | None = Field(default=None, description=SECRET_DESCRIPTION)
     digest: Digest = Field(
         description="sha256 over the model's files. The run fails if the folder holds another.",
         json_schema_extra=rules(DIGEST_RULE),
     )
+
+    cel_rules = (SECRET_RULE,)
 
 
 class EvalRunSpec(ApiModel):
@@ -111,12 +141,12 @@ class EvalRunSpec(ApiModel):
         max_length=400,
         description=(
             "Folder for the report and the answers of both sides, item by item: "
-            "pvc://CLAIM[/FOLDER]."
+            "pvc://CLAIM[/FOLDER] or s3://BUCKET[/FOLDER]."
         ),
         json_schema_extra=rules(
             rule(
-                f"self.matches('{PVC_FOLDER_PATTERN}')",
-                "outputUri must be pvc://CLAIM or pvc://CLAIM/FOLDER",
+                any_of(PVC_FOLDER_PATTERN, S3_FOLDER_PATTERN),
+                "outputUri must be pvc://CLAIM[/FOLDER] or s3://BUCKET[/FOLDER]",
             ),
             NO_PARENT,
         ),
@@ -125,14 +155,21 @@ class EvalRunSpec(ApiModel):
         default=None,
         description=(
             "Folder in which the base model's answers are kept, so that the next adapter of the "
-            "same base does not ask for them again: pvc://CLAIM[/FOLDER]."
+            "same base does not ask for them again: pvc://CLAIM[/FOLDER] or s3://BUCKET[/FOLDER]."
         ),
         json_schema_extra=rules(
             rule(
-                f"self.matches('{PVC_FOLDER_PATTERN}')",
-                "baseResultsUri must be pvc://CLAIM or pvc://CLAIM/FOLDER",
+                any_of(PVC_FOLDER_PATTERN, S3_FOLDER_PATTERN),
+                "baseResultsUri must be pvc://CLAIM[/FOLDER] or s3://BUCKET[/FOLDER]",
             ),
             NO_PARENT,
+        ),
+    )
+    output_secret_ref: SecretReference | None = Field(
+        default=None,
+        description=(
+            "Secret that opens the buckets of outputUri and baseResultsUri, with the keys that "
+            "s3:// sources have."
         ),
     )
     resources: Resources = Field(default=Resources(), description="What the pod asks for.")
@@ -152,11 +189,10 @@ class EvalRunSpec(ApiModel):
             "at most one of the suites may have mtBench: one run has one judge",
         ),
         rule(
-            "self.suites.all(suite, !has(suite.dataset) || !has(suite.dataset.secretRef) || "
-            "(has(self.baseModel.secretRef) && "
-            "suite.dataset.secretRef.name == self.baseModel.secretRef.name))",
-            "suites[].dataset.secretRef must name the Secret of baseModel.secretRef: one HF_TOKEN "
-            "opens everything",
+            "!has(self.outputSecretRef) || "
+            "(has(self.outputUri) && self.outputUri.startsWith('s3://')) || "
+            "(has(self.baseResultsUri) && self.baseResultsUri.startsWith('s3://'))",
+            "outputSecretRef is only used with an s3:// outputUri or baseResultsUri: remove it",
         ),
         rule(
             "self == oldSelf",

@@ -7,16 +7,29 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from tunesmith.api.locations import CONFIG_MAP_PATTERN, HUB_DATASET_PATTERN, PVC_PATTERN
-from tunesmith.api.objects import NO_PARENT, Digest, HeldOut, SecretReference, Uri
+from tunesmith.api.locations import (
+    CONFIG_MAP_PATTERN,
+    HTTPS_PATTERN,
+    HUB_DATASET_PATTERN,
+    PVC_PATTERN,
+    S3_PATTERN,
+    any_of,
+)
+from tunesmith.api.objects import (
+    DIGEST_RULE,
+    HTTPS_DIGEST_RULE,
+    NO_PARENT,
+    SECRET_DESCRIPTION,
+    SECRET_RULE,
+    Digest,
+    HeldOut,
+    SecretReference,
+    Uri,
+)
 from tunesmith.api.schema import ApiModel, between, rule, rules
 
-DIGEST_RULE = rule(
-    "self.matches('^sha256:[0-9a-f]{64}$')",
-    "a digest must be sha256: and 64 hexadecimal digits, as status.artifact.digest shows it",
-)
 FILE_RULE = rule(
-    f"self.matches('{PVC_PATTERN}') || self.matches('{CONFIG_MAP_PATTERN}')",
+    any_of(PVC_PATTERN, CONFIG_MAP_PATTERN),
     "must be pvc://CLAIM/PATH or configmap://NAME/KEY",
 )
 
@@ -41,41 +54,48 @@ class QuestionFormat(StrEnum):
 
     AUTO = "Auto"
     MESSAGES = "Messages"
+    SHARE_GPT = "ShareGPT"
     ALPACA = "Alpaca"
+    PROMPT_COMPLETION = "PromptCompletion"
     MULTIPLE_CHOICE = "MultipleChoice"
 
 
 class EvaluationDataset(ApiModel):
-    """Questions with their expected answers, as JSON Lines."""
+    """Questions with their expected answers, in the files that a FineTuneJob reads, too."""
 
     uri: Uri = Field(
         description=(
-            "Where the file is: pvc://CLAIM/PATH, configmap://NAME/KEY or "
-            "hf://datasets/ORGANISATION/NAME[@REVISION]/PATH."
+            "Where the file is: pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/PATH, "
+            "hf://datasets/ORGANISATION/NAME[@REVISION]/PATH, or https://HOST/PATH with a digest."
         ),
         json_schema_extra=rules(
             rule(
-                f"{FILE_RULE['rule']} || self.matches('{HUB_DATASET_PATTERN}')",
-                "a suite's dataset.uri must be pvc://CLAIM/PATH, configmap://NAME/KEY or "
-                "hf://datasets/ORGANISATION/NAME[@REVISION]/PATH",
+                any_of(
+                    PVC_PATTERN, CONFIG_MAP_PATTERN, HUB_DATASET_PATTERN, S3_PATTERN, HTTPS_PATTERN
+                ),
+                "a suite's dataset.uri must be pvc://CLAIM/PATH, configmap://NAME/KEY, "
+                "s3://BUCKET/PATH, hf://datasets/ORGANISATION/NAME[@REVISION]/PATH or "
+                "https://HOST/PATH without user and query",
             ),
             NO_PARENT,
         ),
     )
-    secret_ref: SecretReference | None = Field(
-        default=None, description="Secret whose key HF_TOKEN opens a gated hub dataset."
-    )
+    secret_ref: SecretReference | None = Field(default=None, description=SECRET_DESCRIPTION)
     format: QuestionFormat = Field(
         default=QuestionFormat.AUTO,
         description=(
-            "Messages, Alpaca, or MultipleChoice: {question, choices: [...], answer: 0 or A, "
+            "Messages, ShareGPT, Alpaca or PromptCompletion, as a FineTuneJob reads them, or "
+            "MultipleChoice: {question, choices: [...], answer: 0 or A, "
             "subject}. Auto tells by the first row. Multiple-choice questions are scored by which "
             "letter is most likely; rows of one subject count as a cluster."
         ),
     )
     digest: Digest | None = Field(
         default=None,
-        description="sha256 of the rows. The run fails if the file holds other rows.",
+        description=(
+            "sha256 of the rows; for https://, which needs it, of the file. The run fails if the "
+            "file holds other rows."
+        ),
         json_schema_extra=rules(DIGEST_RULE),
     )
     held_out: HeldOut | None = Field(
@@ -87,10 +107,8 @@ class EvaluationDataset(ApiModel):
     )
 
     cel_rules = (
-        rule(
-            "!has(self.secretRef) || self.uri.startsWith('hf://')",
-            "secretRef is only used for hf:// sources: remove it, or use an hf:// uri",
-        ),
+        SECRET_RULE,
+        HTTPS_DIGEST_RULE,
         rule(
             "!has(self.heldOut) || !has(self.format) || self.format != 'MultipleChoice'",
             "heldOut is only used with conversations, as training has them: remove it, or the "
@@ -103,16 +121,24 @@ class PromptExamples(ApiModel):
     """Rows that nobody is judged by."""
 
     uri: Uri = Field(
-        description="Where the file is: pvc://CLAIM/PATH or configmap://NAME/KEY.",
+        description="Where the file is: pvc://CLAIM/PATH, configmap://NAME/KEY or s3://BUCKET/PATH.",
         json_schema_extra=rules(
-            rule(FILE_RULE["rule"], f"promptedBase.examples.uri {FILE_RULE['message']}"), NO_PARENT
+            rule(
+                any_of(PVC_PATTERN, CONFIG_MAP_PATTERN, S3_PATTERN),
+                "promptedBase.examples.uri must be pvc://CLAIM/PATH, configmap://NAME/KEY or "
+                "s3://BUCKET/PATH",
+            ),
+            NO_PARENT,
         ),
     )
+    secret_ref: SecretReference | None = Field(default=None, description=SECRET_DESCRIPTION)
     digest: Digest | None = Field(
         default=None,
         description="sha256 of the rows. The run fails if the file holds other rows.",
         json_schema_extra=rules(DIGEST_RULE),
     )
+
+    cel_rules = (SECRET_RULE,)
 
 
 class PromptedBase(ApiModel):

@@ -9,11 +9,17 @@ from pydantic import Field
 
 from tunesmith.api.dataset import DatasetReceipt, DatasetSource, JobReview
 from tunesmith.api.job_evaluation import Adjustment, Evaluation, JobEvaluation, JobPreflight
-from tunesmith.api.locations import PVC_FOLDER_PATTERN
+from tunesmith.api.locations import (
+    OCI_PATTERN,
+    PVC_FOLDER_PATTERN,
+    S3_FOLDER_PATTERN,
+    any_of,
+)
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.method import METHOD_DESCRIPTION, Lora, Method
 from tunesmith.api.objects import (
     NO_PARENT,
+    SECRET_RULE,
     SERVED_NAME,
     AttemptStatus,
     Condition,
@@ -34,23 +40,66 @@ from tunesmith.api.training import Backend, ReportKind, Training
 MAXIMUM_NAME_LENGTH = 40
 
 
+class OciTarget(ApiModel):
+    """A registry that gets the finished adapter, too."""
+
+    reference: str = Field(
+        max_length=512,
+        description=(
+            "Where the adapter is pushed as an OCI artifact: REGISTRY[:PORT]/REPOSITORY:TAG. "
+            "status.artifact.ociDigest names what was pushed."
+        ),
+        json_schema_extra=rules(
+            rule(
+                f"self.matches('{OCI_PATTERN}')",
+                "output.oci.reference must be REGISTRY[:PORT]/REPOSITORY:TAG, for example "
+                "registry.example.com/team/triage:v1",
+            )
+        ),
+    )
+    secret_ref: SecretReference | None = Field(
+        default=None,
+        description=(
+            "Secret with the keys OCI_USERNAME and OCI_PASSWORD. They are handed to the pod as "
+            "environment variables; the operator never reads them."
+        ),
+    )
+    insecure: bool = Field(
+        default=False, description="Speak http to the registry: for one inside the cluster."
+    )
+
+
 class Output(ApiModel):
     """Where the adapter goes."""
 
     uri: Uri = Field(
         max_length=200,
         description=(
-            "Folder for adapters: pvc://CLAIM[/FOLDER]. The adapter gets a folder of its own below "
-            "it, named after this job and the adapter's digest."
+            "Folder for adapters: pvc://CLAIM[/FOLDER], or s3://BUCKET[/FOLDER] in any "
+            "S3-compatible store. The adapter gets a folder of its own below it, named after this "
+            "job and the adapter's digest. An AdapterDeployment serves adapters from claims only."
         ),
         json_schema_extra=rules(
             rule(
-                f"self.matches('{PVC_FOLDER_PATTERN}')",
-                "output.uri must be pvc://CLAIM or pvc://CLAIM/FOLDER, for example pvc://adapters",
+                any_of(PVC_FOLDER_PATTERN, S3_FOLDER_PATTERN),
+                "output.uri must be pvc://CLAIM[/FOLDER] or s3://BUCKET[/FOLDER], for example "
+                "pvc://adapters",
             ),
             NO_PARENT,
         ),
     )
+    secret_ref: SecretReference | None = Field(
+        default=None,
+        description=(
+            "Secret that opens the bucket: keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and "
+            "if needed AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and AWS_REGION."
+        ),
+    )
+    oci: OciTarget | None = Field(
+        default=None, description="A registry that gets the finished adapter, too."
+    )
+
+    cel_rules = (SECRET_RULE,)
 
 
 class TrainingResources(Resources):
@@ -208,12 +257,6 @@ class FineTuneJobSpec(ApiModel):
 
 FineTuneJobSpec.cel_rules = (
     rule(
-        "!has(self.baseModel.secretRef) || !has(self.dataset.secretRef) || "
-        "self.baseModel.secretRef.name == self.dataset.secretRef.name",
-        "baseModel.secretRef and dataset.secretRef must name the same Secret: one HF_TOKEN "
-        "opens both",
-    ),
-    rule(
         unchanged(FineTuneJobSpec, MUTABLE),
         "the spec of a FineTuneJob cannot be changed (but for suspend and "
         "ttlSecondsAfterFinished), so that its result always says how it was made: apply a job "
@@ -292,6 +335,12 @@ class Artifact(ApiModel):
     rank: int | None = Field(default=None, description="Rank of the adapter.")
     report: str | None = Field(
         default=None, max_length=64, description="The training's report in that folder."
+    )
+    oci_reference: str | None = Field(
+        default=None, max_length=512, description="Where it was pushed as an OCI artifact, too."
+    )
+    oci_digest: Digest | None = Field(
+        default=None, description="sha256 of the manifest there: REPOSITORY@sha256:... names it."
     )
 
 

@@ -19,7 +19,16 @@ S3_PATTERN = rf"^s3://{BUCKET}(/[^/]+)+$"
 S3_FOLDER_PATTERN = rf"^s3://{BUCKET}(/[^/]+)*$"
 #: Without user, query and fragment: what opens a place belongs into a Secret, as uris are logged.
 HTTPS_PATTERN = r"^https://[-a-zA-Z0-9.]+(:[0-9]+)?(/[^/?#]+)+$"
+#: REGISTRY[:PORT]/REPOSITORY:TAG of an OCI registry.
+OCI_PATTERN = (
+    r"^[-a-zA-Z0-9.]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][-._A-Za-z0-9]{0,127}$"
+)
 ARCHIVE_PATTERN = r"^https://[-a-zA-Z0-9.]+(:[0-9]+)?(/[^/?#]+)*/[^/?#]+[.](tar|tar[.]gz|tgz)$"
+
+
+def any_of(*patterns: str) -> str:
+    """A CEL expression: the uri has one of these forms."""
+    return " || ".join(f"self.matches('{pattern}')" for pattern in patterns)
 
 
 class Scheme(StrEnum):
@@ -63,7 +72,10 @@ def parse_location(uri: str) -> Location:
     """
     match re.match(r"^([a-z0-9]+)://(.+)$", uri):
         case None:
-            raise ValueError(f"{uri!r} is no URI: write pvc://CLAIM/PATH or hf://ORGANISATION/NAME")
+            raise ValueError(
+                f"{uri!r} is no URI: write pvc://CLAIM/PATH, s3://BUCKET/PATH or "
+                "hf://ORGANISATION/NAME"
+            )
         case found:
             scheme_name, rest = found.group(1), found.group(2).strip("/")
     if any(part in {".", ".."} for part in rest.split("/")):

@@ -7,7 +7,13 @@ from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
-from tunesmith.api.locations import HUB_MODEL_PATTERN, PVC_PATTERN
+from tunesmith.api.locations import (
+    ARCHIVE_PATTERN,
+    HUB_MODEL_PATTERN,
+    PVC_PATTERN,
+    S3_PATTERN,
+    any_of,
+)
 from tunesmith.api.schema import ApiModel, between, rule, rules
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
@@ -34,6 +40,28 @@ Quantity = Annotated[
 SERVED_NAME = "^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$"
 
 NO_PARENT = rule("!self.contains('..')", "a uri must not contain '..'")
+DIGEST_RULE = rule(
+    "self.matches('^sha256:[0-9a-f]{64}$')",
+    "a digest must be sha256: and 64 hexadecimal digits, as sha256sum and status show it",
+)
+#: Over an object with uri, secretRef and digest.
+SECRET_RULE = rule(
+    "!has(self.secretRef) || !(self.uri.startsWith('pvc://') || "
+    "self.uri.startsWith('configmap://'))",
+    "secretRef is only used for hf://, s3:// and https:// sources: remove it, or correct the uri",
+)
+HTTPS_DIGEST_RULE = rule(
+    "!self.uri.startsWith('https://') || has(self.digest)",
+    "https:// needs a digest: what a server gives today it need not give tomorrow. Set digest to "
+    "sha256: and what sha256sum says of the file",
+)
+SECRET_DESCRIPTION = (
+    "Secret that opens the source: key HF_TOKEN for hf://; AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY for s3://, and if needed AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and "
+    "AWS_REGION; HTTPS_AUTHORIZATION, the whole header, for https://. The keys are handed to the "
+    "pod as environment variables; the operator never reads them. Unset: what is public, or what "
+    "podTemplate gives the pod."
+)
 
 
 class ConditionStatus(StrEnum):
@@ -68,32 +96,32 @@ class ModelSource(ApiModel):
 
     uri: Uri = Field(
         description=(
-            "Where the model is: hf://ORGANISATION/NAME[@REVISION] on the Hugging Face Hub, or "
-            "pvc://CLAIM/FOLDER on a PersistentVolumeClaim of this namespace."
+            "Where the model is: hf://ORGANISATION/NAME[@REVISION] on the Hugging Face Hub, "
+            "pvc://CLAIM/FOLDER on a PersistentVolumeClaim of this namespace, s3://BUCKET/FOLDER "
+            "in any S3-compatible store, or a tar archive at https://HOST/PATH.tar.gz."
         ),
         json_schema_extra=rules(
             rule(
-                f"self.matches('{HUB_MODEL_PATTERN}') || self.matches('{PVC_PATTERN}')",
-                "a base model's uri must be hf://ORGANISATION/NAME[@REVISION] or "
-                "pvc://CLAIM/FOLDER, for example hf://meta-llama/Llama-3.1-8B-Instruct",
+                any_of(HUB_MODEL_PATTERN, PVC_PATTERN, S3_PATTERN, ARCHIVE_PATTERN),
+                "a base model's uri must be hf://ORGANISATION/NAME[@REVISION], "
+                "pvc://CLAIM/FOLDER, s3://BUCKET/FOLDER or https://HOST/PATH that ends in .tar, "
+                ".tar.gz or .tgz, for example hf://meta-llama/Llama-3.1-8B-Instruct",
             ),
             NO_PARENT,
         ),
     )
-    secret_ref: SecretReference | None = Field(
+    digest: Digest | None = Field(
         default=None,
         description=(
-            "Secret whose key HF_TOKEN opens a gated repository. It is handed to the pod as an "
-            "environment variable; the operator never reads it."
+            "What must be found there, else the job fails: for https:// sha256 of the archive, "
+            "which is required; else of config.json and the weights, as "
+            "status.artifact.baseModelDigest shows it."
         ),
+        json_schema_extra=rules(DIGEST_RULE),
     )
+    secret_ref: SecretReference | None = Field(default=None, description=SECRET_DESCRIPTION)
 
-    cel_rules = (
-        rule(
-            "!has(self.secretRef) || self.uri.startsWith('hf://')",
-            "secretRef is only used for hf:// sources: remove it, or use an hf:// uri",
-        ),
-    )
+    cel_rules = (SECRET_RULE, HTTPS_DIGEST_RULE)
 
 
 class DatasetFormat(StrEnum):

@@ -130,6 +130,14 @@ class PlannedDataset(PlannedSource):
     digest: str | None = None
 
 
+class PlannedRegistry(ApiModel):
+    """An OCI registry that gets the artifact, too."""
+
+    reference: str
+    credentials: str | None = None
+    insecure: bool = False
+
+
 class Hardware(ApiModel):
     """What training will run on."""
 
@@ -190,6 +198,7 @@ class TrainingPlan(ApiModel):
     report_to: list[ReportTo] = Field(default_factory=list)
     #: Folder of this job below the output; the artifact gets a folder of its own in it.
     output: PlannedSource
+    oci: PlannedRegistry | None = None
     image: str
     #: Pods that work together; the first is found under ``rendezvous``.
     nodes: int = 1

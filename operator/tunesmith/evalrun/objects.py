@@ -8,17 +8,20 @@ from typing import Any
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.evaluation_suite import EvaluationDataset, Suite
-from tunesmith.api.locations import parse_location
-from tunesmith.api.objects import Kind
+from tunesmith.api.locations import Scheme, parse_location
+from tunesmith.api.objects import Kind, SecretReference
 from tunesmith.api.trainer_contract import (
+    HUB_TOKEN_VARIABLE,
+    JUDGE_KEY_VARIABLE,
     EvaluationPlan,
     PlannedQuestions,
     PlannedSuite,
 )
 from tunesmith.evalrun.verdict import gates_of
 from tunesmith.kube.attempts import Start
-from tunesmith.kube.trainer_job import TrainerJob, planned_source
-from tunesmith.kube.volumes import Mount, mount, path_in_pod
+from tunesmith.kube.pod_spec import key_from
+from tunesmith.kube.sources import Role, Source
+from tunesmith.kube.trainer_job import TrainerJob
 from tunesmith.settings import Settings
 
 Object = dict[str, Any]
@@ -26,10 +29,23 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class JudgedAdapter:
-    """An adapter by place and content."""
+    """An adapter by place and content, and the Secret that opens the place."""
 
     uri: str
     digest: str
+    secret: SecretReference | None = None
+
+
+@dataclass(frozen=True)
+class SuiteSources:
+    """What one suite reads."""
+
+    questions: Source | None
+    examples: Source | None
+    benchmark_data: Source | None
+
+    def all(self) -> list[Source]:
+        return [each for each in (self.questions, self.examples, self.benchmark_data) if each]
 
 
 def evaluation_job(
@@ -43,12 +59,8 @@ def evaluation_job(
         name=evaluation_job_name(run, start.number),
         start=start,
         plan=evaluation_plan(run, adapter),
-        mounts=_mounts(run, adapter),
-        secrets=[
-            spec.base_model.secret_ref,
-            *(each.dataset.secret_ref for each in spec.suites if each.dataset),
-        ],
-        judge_secrets=[each.mt_bench.judge.secret_ref for each in spec.suites if each.mt_bench],
+        sources=[*sources_read(run, adapter), *_outputs(run)],
+        environment=_environment(run),
         resources=spec.resources,
         template=spec.pod_template,
         image=settings.trainer_image,
@@ -62,73 +74,125 @@ def evaluation_job_name(run: EvalRun, attempt: int) -> str:
 
 def evaluation_plan(run: EvalRun, adapter: JudgedAdapter | None) -> EvaluationPlan:
     """What the evaluator is to do. The same for every attempt."""
-    spec, merged = run.spec, run.spec.merged_model
+    judged, merged = _adapter(adapter), _merged_model(run)
+    output, base_results = _output(run), _base_results(run)
     return EvaluationPlan(
         owner=f"{run.metadata.namespace}/{run.metadata.name}",
-        base_model=planned_source(spec.base_model.uri),
-        adapter=planned_source(adapter.uri) if adapter else None,
-        merged_model=planned_source(merged.uri) if merged else None,
-        digest=adapter.digest if adapter else merged.digest if merged else None,
-        suites=[_planned_suite(run, each) for each in spec.suites],
-        output=planned_source(f"{spec.output_uri}/{run.metadata.name}")
-        if spec.output_uri
+        base_model=_base_model(run).planned(),
+        adapter=judged.planned() if judged else None,
+        merged_model=merged.planned() if merged else None,
+        digest=adapter.digest
+        if adapter
+        else run.spec.merged_model.digest
+        if run.spec.merged_model
         else None,
-        base_results=planned_source(spec.base_results_uri) if spec.base_results_uri else None,
+        suites=[
+            _planned_suite(run, suite, suite_sources(number, suite))
+            for number, suite in enumerate(run.spec.suites, start=1)
+        ],
+        output=output.within(run.metadata.name).planned() if output else None,
+        base_results=base_results.planned() if base_results else None,
     )
 
 
-def _planned_suite(run: EvalRun, suite: Suite) -> PlannedSuite:
+def _planned_suite(run: EvalRun, suite: Suite, sources: SuiteSources) -> PlannedSuite:
     examples = suite.prompted_base.examples if suite.prompted_base else None
-    data = suite.benchmark.data if suite.benchmark else None
     return PlannedSuite(
         suite=suite,
-        questions=_questions(suite),
-        prompt_examples=_file(examples.uri, digest=examples.digest) if examples else None,
-        benchmark_data=planned_source(data) if data else None,
+        questions=_planned_questions(suite, sources.questions),
+        prompt_examples=_file(sources.examples, digest=examples.digest)
+        if sources.examples and examples
+        else None,
+        benchmark_data=sources.benchmark_data.planned() if sources.benchmark_data else None,
         gates=tuple(gate for gate in gates_of(run) if gate.suite == suite.name),
     )
 
 
-def _questions(suite: Suite) -> PlannedQuestions | None:
-    match suite.dataset, suite.mt_bench:
-        case EvaluationDataset() as dataset, _:
+def _planned_questions(suite: Suite, source: Source | None) -> PlannedQuestions | None:
+    match suite.dataset:
+        case _ if source is None:
+            return None
+        case EvaluationDataset() as dataset:
             return _file(
-                dataset.uri,
+                source,
                 format=dataset.format,
-                digest=dataset.digest,
+                # Of what is behind https://, the digest is about the file itself.
+                digest=None if source.content_digest else dataset.digest,
                 held_out=dataset.held_out,
             )
-        case _, None:
-            return None
-        case _, mt_bench:
-            return _file(mt_bench.questions)
+        case _:
+            return _file(source)
 
 
-def _file(uri: str, **more: Any) -> PlannedQuestions:
-    return PlannedQuestions(uri=uri, path=path_in_pod(parse_location(uri)), **more)
+def _file(source: Source, **more: Any) -> PlannedQuestions:
+    return PlannedQuestions(**source.planned().model_dump(), **more)
 
 
-def uris_read(run: EvalRun) -> Iterator[str]:
-    """Everything that the run reads, but the adapter."""
-    yield run.spec.base_model.uri
-    if run.spec.merged_model:
-        yield run.spec.merged_model.uri
-    for suite in run.spec.suites:
-        if suite.dataset:
-            yield suite.dataset.uri
-        if suite.prompted_base and suite.prompted_base.examples:
-            yield suite.prompted_base.examples.uri
-        if suite.benchmark and suite.benchmark.data:
-            yield suite.benchmark.data
-        if suite.mt_bench:
-            yield suite.mt_bench.questions
+# --- what it reads and writes --------------------------------------------------------------------
 
 
-def _mounts(run: EvalRun, adapter: JudgedAdapter | None) -> list[Mount]:
-    spec = run.spec
-    reads = [*uris_read(run), *([adapter.uri] if adapter else [])]
-    writes = [each for each in (spec.output_uri, spec.base_results_uri) if each]
-    return [
-        *(mount(uri) for uri in reads),
-        *(mount(uri, writable=True) for uri in writes),
-    ]
+def sources_read(run: EvalRun, adapter: JudgedAdapter | None) -> Iterator[Source]:
+    """Everything that the run reads. The adapter is left out while it is not known."""
+    yield _base_model(run)
+    yield from (each for each in (_merged_model(run), _adapter(adapter)) if each)
+    for number, suite in enumerate(run.spec.suites, start=1):
+        yield from suite_sources(number, suite).all()
+
+
+def suite_sources(number: int, suite: Suite) -> SuiteSources:
+    """What a suite reads. Suites are told apart by number: their names are not for variables."""
+    role = f"SUITE_{number}"
+    dataset, benchmark, mt_bench = suite.dataset, suite.benchmark, suite.mt_bench
+    questions = None
+    if dataset:
+        is_https = parse_location(dataset.uri).scheme is Scheme.HTTPS
+        digest = dataset.digest if is_https else None
+        questions = Source(dataset.uri, role, dataset.secret_ref, digest)
+    elif mt_bench:
+        questions = Source(mt_bench.questions, role)
+    examples = suite.prompted_base.examples if suite.prompted_base else None
+    return SuiteSources(
+        questions,
+        Source(examples.uri, f"{role}_EXAMPLES", examples.secret_ref) if examples else None,
+        Source(benchmark.data, f"{role}_DATA") if benchmark and benchmark.data else None,
+    )
+
+
+def _base_model(run: EvalRun) -> Source:
+    model = run.spec.base_model
+    return Source(model.uri, Role.BASE_MODEL, model.secret_ref, model.digest)
+
+
+def _adapter(adapter: JudgedAdapter | None) -> Source | None:
+    return Source(adapter.uri, Role.ADAPTER, adapter.secret) if adapter else None
+
+
+def _merged_model(run: EvalRun) -> Source | None:
+    merged = run.spec.merged_model
+    return Source(merged.uri, Role.MERGED_MODEL, merged.secret_ref) if merged else None
+
+
+def _output(run: EvalRun) -> Source | None:
+    return _written(run, run.spec.output_uri)
+
+
+def _base_results(run: EvalRun) -> Source | None:
+    return _written(run, run.spec.base_results_uri)
+
+
+def _written(run: EvalRun, uri: str | None) -> Source | None:
+    return Source(uri, Role.OUTPUT, run.spec.output_secret_ref, writable=True) if uri else None
+
+
+def _outputs(run: EvalRun) -> list[Source]:
+    return [each for each in (_output(run), _base_results(run)) if each]
+
+
+def _environment(run: EvalRun) -> list[Object]:
+    """The judge's key, and the hub's token for benchmarks, which lm-eval fetches by itself."""
+    judges = [each.mt_bench.judge.secret_ref for each in run.spec.suites if each.mt_bench]
+    model = run.spec.base_model
+    on_hub = parse_location(model.uri).scheme is Scheme.HUB
+    fetches = any(each.benchmark and not each.benchmark.data for each in run.spec.suites)
+    tokens = [model.secret_ref] if on_hub and fetches else []
+    return [*key_from(JUDGE_KEY_VARIABLE, judges), *key_from(HUB_TOKEN_VARIABLE, tokens)]

@@ -6,7 +6,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.objects import Kind
-from tunesmith.evalrun.objects import uris_read
+from tunesmith.evalrun.objects import sources_read
 from tunesmith.evalrun.plan import Observed
 from tunesmith.kube.attempts import AttemptState, latest_attempt
 from tunesmith.kube.cluster import Cluster
@@ -48,8 +48,8 @@ async def _named_job(cluster: Cluster, run: EvalRun) -> FineTuneJob | None:
 
 async def _missing_config_map(cluster: Cluster, run: EvalRun) -> str | None:
     """A pod that waits for a ConfigMap does not say so in its status, hence this look."""
-    for uri in uris_read(run):
-        location = parse_location(uri)
+    for source in sources_read(run, None):
+        location = parse_location(source.uri)
         if location.scheme is not Scheme.CONFIG_MAP:
             continue
         if not await cluster.get("ConfigMap", run.metadata.namespace, location.holder):

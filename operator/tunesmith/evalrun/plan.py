@@ -100,9 +100,12 @@ def _adapter(observed: Observed) -> JudgedAdapter | None:
     """The adapter that is judged, by place and content; None if there is none (yet)."""
     adapter = observed.run.spec.adapter
     if adapter and adapter.uri and adapter.digest:
-        return JudgedAdapter(adapter.uri, adapter.digest)
-    artifact = observed.named_job.status.artifact if observed.named_job else None
-    return JudgedAdapter(artifact.uri, artifact.digest) if artifact else None
+        return JudgedAdapter(adapter.uri, adapter.digest, adapter.secret_ref)
+    job = observed.named_job
+    artifact = job.status.artifact if job else None
+    if job is None or artifact is None:
+        return None
+    return JudgedAdapter(artifact.uri, artifact.digest, job.spec.output.secret_ref)
 
 
 # --- the verdict ---------------------------------------------------------------------------------

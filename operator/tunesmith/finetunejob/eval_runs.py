@@ -18,10 +18,10 @@ from tunesmith.api.evaluation_suite import (
 )
 from tunesmith.api.finetunejob import Artifact, FineTuneJob
 from tunesmith.api.job_evaluation import HELD_OUT_SUITE
-from tunesmith.api.locations import parse_location
+from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.objects import Kind
 from tunesmith.api.trainer_contract import HELD_OUT_FILE, PROMPT_EXAMPLES_FILE
-from tunesmith.finetunejob.objects import output_folder
+from tunesmith.finetunejob.sources import output, output_folder
 from tunesmith.kube.conditions import find, is_true
 from tunesmith.kube.labels import child_metadata
 from tunesmith.kube.pods import Trouble
@@ -53,6 +53,8 @@ def preflight_run(job: FineTuneJob, settings: Settings) -> Object:
         EvaluationDataset(
             uri=dataset.uri,
             secret_ref=dataset.secret_ref,
+            # Of other files, an EvalRun's digest is about the rows.
+            digest=dataset.digest if _is_https(dataset.uri) else None,
             format=QuestionFormat(dataset.format),
             held_out=dataset.held_out,
         ),
@@ -67,16 +69,19 @@ def eval_run(
     job: FineTuneJob, artifact: Artifact, dataset: DatasetReceipt | None, settings: Settings
 ) -> Object:
     """The EvalRun that decides whether this adapter may be served."""
-    wanted = job.spec.evaluation
+    wanted, secret = job.spec.evaluation, job.spec.output.secret_ref
     held_out = _held_out_suite(
         job,
         EvaluationDataset(
             uri=f"{artifact.uri}/{HELD_OUT_FILE}",
+            secret_ref=secret,
             format=QuestionFormat.MESSAGES,
             digest=dataset.held_out_digest if dataset else None,
         ),
         PromptedBase(
-            examples=PromptExamples(uri=f"{artifact.uri}/{PROMPT_EXAMPLES_FILE}"),
+            examples=PromptExamples(
+                uri=f"{artifact.uri}/{PROMPT_EXAMPLES_FILE}", secret_ref=secret
+            ),
             system_prompts=wanted.system_prompts,
         ),
     )
@@ -89,7 +94,7 @@ def eval_run(
         job,
         eval_run_name(job, artifact),
         [held_out, *_further_suites(job, settings)],
-        adapter=AdapterSource(uri=artifact.uri, digest=artifact.digest),
+        adapter=AdapterSource(uri=artifact.uri, digest=artifact.digest, secret_ref=secret),
         gates=[gate, *wanted.gates],
     )
 
@@ -157,12 +162,11 @@ def _eval_run(
         adapter=adapter,
         suites=suites,
         gates=gates or [],
-        output_uri=str(output_folder(job) / "evaluations"),
+        output_uri=output_folder(job).within("evaluations").uri,
         # The same folder for all jobs of the namespace with this output: one base model, asked
         # the same, answers the same.
-        base_results_uri=str(
-            parse_location(job.spec.output.uri) / f"{job.metadata.namespace}/base-results"
-        ),
+        base_results_uri=output(job).within(f"{job.metadata.namespace}/base-results").uri,
+        output_secret_ref=job.spec.output.secret_ref,
         resources=job.spec.resources,
         backoff_limit=job.spec.backoff_limit,
         pod_template=job.spec.pod_template,
@@ -173,3 +177,7 @@ def _eval_run(
         "metadata": child_metadata(Kind.FINE_TUNE_JOB, job.metadata, name),
         "spec": spec.to_json(),
     }
+
+
+def _is_https(uri: str) -> bool:
+    return parse_location(uri).scheme is Scheme.HTTPS

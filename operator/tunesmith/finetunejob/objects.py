@@ -7,13 +7,13 @@ from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_evaluation import Adjustment
-from tunesmith.api.locations import Location, parse_location
 from tunesmith.api.objects import Kind
 from tunesmith.api.trainer_contract import PlannedDataset, TrainingPlan
+from tunesmith.finetunejob import sources
 from tunesmith.finetunejob.adjustments import adjusted, annotation
 from tunesmith.kube.attempts import Start
-from tunesmith.kube.trainer_job import TrainerJob, planned_source
-from tunesmith.kube.volumes import mount, path_in_pod
+from tunesmith.kube.sources import planned_registry, registry_variables
+from tunesmith.kube.trainer_job import TrainerJob
 from tunesmith.settings import Settings
 
 Object = dict[str, Any]
@@ -30,12 +30,8 @@ def training_job(
         name=training_job_name(job, start.number),
         start=start,
         plan=training_plan(job, settings, changes),
-        mounts=[
-            mount(spec.base_model.uri),
-            mount(spec.dataset.uri),
-            mount(spec.output.uri, writable=True),
-        ],
-        secrets=[spec.base_model.secret_ref, spec.dataset.secret_ref],
+        sources=[sources.base_model(job), sources.dataset(job), sources.output(job)],
+        environment=registry_variables(spec.output.oci),
         resources=spec.resources,
         template=spec.pod_template,
         image=settings.trainer_image,
@@ -55,26 +51,17 @@ def training_plan(
     """What the trainer is to do. The same for every attempt with the same changes, so that a
     result is found again."""
     spec = job.spec
-    output = output_folder(job)
     return TrainingPlan(
         owner=f"{job.metadata.namespace}/{job.metadata.name}",
-        base_model=planned_source(spec.base_model.uri),
+        base_model=sources.base_model(job).planned(),
         dataset=PlannedDataset(
-            uri=spec.dataset.uri,
-            path=path_in_pod(parse_location(spec.dataset.uri)),
-            format=spec.dataset.format,
+            **sources.dataset(job).planned().model_dump(), format=spec.dataset.format
         ),
         held_out=spec.dataset.held_out,
         method=spec.method,
         lora=spec.lora,
         training=adjusted(spec.training, changes),
-        output=planned_source(str(output)),
+        output=sources.output_folder(job).planned(),
+        oci=planned_registry(spec.output.oci),
         image=spec.pod_template.image or settings.trainer_image,
     )
-
-
-def output_folder(job: FineTuneJob) -> Location:
-    """The folder of this very job: its uid keeps a job that is applied anew under the same name
-    from finding what the deleted one left."""
-    folder = f"{job.metadata.namespace}/{job.metadata.name}/{job.metadata.uid}"
-    return parse_location(job.spec.output.uri) / folder

@@ -101,7 +101,7 @@ def _configuration_trouble(message: str, namespace: str) -> Trouble:
         return Trouble(
             "SecretNotFound",
             f"The Secret {found.group(1)} does not exist in namespace {namespace}. Create it with "
-            "the key HF_TOKEN; the pod starts by itself then.",
+            "the keys that the uri beside its secretRef needs; the pod starts by itself then.",
         )
     if found := re.search(r"couldn't find key (\S+) in Secret ([^/]+)/(\S+)", message):
         return Trouble(

@@ -7,31 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from tunesmith.api.locations import parse_location
-from tunesmith.api.objects import Kind, ObjectMeta, PodTemplate, Resources, SecretReference
-from tunesmith.api.trainer_contract import (
-    HUB_TOKEN_VARIABLE,
-    JUDGE_KEY_VARIABLE,
-    PLAN_PATH,
-    PROGRESS_PORT,
-    SCRATCH_FOLDER,
-    AnyPlan,
-    PlannedSource,
-)
+from tunesmith.api.objects import Kind, ObjectMeta, PodTemplate, Resources
+from tunesmith.api.trainer_contract import PLAN_PATH, PROGRESS_PORT, SCRATCH_FOLDER, AnyPlan
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES, child_metadata
-from tunesmith.kube.pod_spec import container_resources, key_from, pod
-from tunesmith.kube.volumes import Mount, path_in_pod, volumes
+from tunesmith.kube.pod_spec import container_resources, pod
+from tunesmith.kube.sources import Source
+from tunesmith.kube.volumes import volumes
 
 Object = dict[str, Any]
 
 #: Time for the trainer to stop and say so after SIGTERM.
 GRACE_SECONDS = 60
-
-
-def planned_source(uri: str) -> PlannedSource:
-    """A source as the trainer's pod sees it."""
-    return PlannedSource(uri=uri, path=path_in_pod(parse_location(uri)))
 
 
 @dataclass(frozen=True)
@@ -43,14 +30,15 @@ class TrainerJob:
     name: str
     start: Start
     plan: AnyPlan
-    mounts: list[Mount]
-    secrets: list[SecretReference | None]
+    #: Everything that the pod reads or writes.
+    sources: list[Source]
     resources: Resources
     template: PodTemplate
     image: str
     image_pull_policy: str
     active_deadline_seconds: int | None = None
-    judge_secrets: list[SecretReference | None] = field(default_factory=list)
+    #: Environment variables besides those of the sources.
+    environment: list[Object] = field(default_factory=list)
     #: On the Job and its plan.
     annotations: dict[str, str] = field(default_factory=dict)
 
@@ -101,7 +89,8 @@ class TrainerJob:
         }
 
     def _pod(self) -> Object:
-        found, mounted = volumes(self.mounts)
+        found, mounted = volumes([each.mount() for each in self.sources])
+        credentials = [variable for each in self.sources for variable in each.variables()]
         plan_volume = {"name": "plan", "configMap": {"name": self.name}}
         plan_mount = {
             "name": "plan",
@@ -115,8 +104,8 @@ class TrainerJob:
             "env": [
                 {"name": "HOME", "value": SCRATCH_FOLDER},
                 {"name": "PYTHONUNBUFFERED", "value": "1"},
-                *key_from(HUB_TOKEN_VARIABLE, self.secrets),
-                *key_from(JUDGE_KEY_VARIABLE, self.judge_secrets),
+                *credentials,
+                *self.environment,
             ],
             "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
             "resources": container_resources(self.resources),

@@ -29,13 +29,13 @@ def claim(name: str) -> Mount:
 
 
 def path_in_pod(location: Location) -> str | None:
-    """The path under which the pod sees the location; None for hub repositories."""
+    """The path under which the pod sees the location; None for what the trainer fetches."""
     match location.scheme:
         case Scheme.PVC:
             return f"{CLAIMS_FOLDER}/{location.holder}/{location.path}".rstrip("/")
         case Scheme.CONFIG_MAP:
             return f"{CONFIG_MAPS_FOLDER}/{location.holder}/{location.path}"
-        case Scheme.HUB:
+        case Scheme.HUB | Scheme.S3 | Scheme.HTTPS:
             return None
 
 
@@ -55,7 +55,7 @@ def volumes(mounts: list[Mount]) -> tuple[list[Object], list[Object]]:
             case Scheme.CONFIG_MAP:
                 source = {"configMap": {"name": holder}}
                 folder = f"{CONFIG_MAPS_FOLDER}/{holder}"
-            case Scheme.HUB:
+            case Scheme.HUB | Scheme.S3 | Scheme.HTTPS:
                 continue
         found.append({"name": name, **source})
         mounted.append({"name": name, "mountPath": folder, "readOnly": not may_write})

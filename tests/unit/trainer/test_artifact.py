@@ -49,9 +49,7 @@ def store(path: Path) -> FolderStore:
 def remembered(output: Path) -> TrainingOutcome:
     name, digest = artifact.publish(store(output), writing(b"weights"))
     outcome = TrainingOutcome(
-        artifact=Artifact(
-            uri=f"{URI}/{name}", digest=digest, base_model_digest=BASE, rank=16
-        ),
+        artifact=Artifact(uri=f"{URI}/{name}", digest=digest, base_model_digest=BASE, rank=16),
         dataset=receipt(),
         progress=Progress(phase=TrainingPhase.DONE),
     )

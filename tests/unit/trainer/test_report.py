@@ -102,7 +102,8 @@ def write(folder: Path, suite: Measured, **options: Any) -> str:
         results=[result(suite)],
     )
     report = write_results(
-        PlannedSource(uri=URI, path=str(folder)), evaluated, outcome, [suite], **options)
+        PlannedSource(uri=URI, path=str(folder)), evaluated, outcome, [suite], **options
+    )
     written = hashlib.sha256((folder / "results.json").read_bytes()).hexdigest()
     assert (report.uri, report.digest) == (URI, f"sha256:{written}")
     return (folder / "report.html").read_text(encoding="utf-8")

@@ -76,7 +76,9 @@ def dataset_file(source: PlannedSource, field: str = "dataset.uri") -> Path:
     """The file of a dataset; ``field`` is where a user wrote the uri."""
     path = _dataset(source)
     if not path.is_file():
-        found = "a folder" if path.is_dir() else f"no such file; its folder has {listed(path.parent)}"
+        found = (
+            "a folder" if path.is_dir() else f"no such file; its folder has {listed(path.parent)}"
+        )
         raise TrainerError(
             Reason.DATASET_NOT_FOUND,
             f"{source.uri}: {found}. Put the file there, or correct {field}",

@@ -1,0 +1,28 @@
+"""What a FineTuneJob reads and writes, with what opens it. Pure."""
+
+from __future__ import annotations
+
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.kube.sources import Role, Source
+
+
+def base_model(job: FineTuneJob) -> Source:
+    model = job.spec.base_model
+    return Source(model.uri, Role.BASE_MODEL, model.secret_ref, model.digest)
+
+
+def dataset(job: FineTuneJob) -> Source:
+    given = job.spec.dataset
+    return Source(given.uri, Role.DATASET, given.secret_ref, given.digest)
+
+
+def output(job: FineTuneJob) -> Source:
+    """The whole of the output; ``within(...)`` is a folder in it."""
+    given = job.spec.output
+    return Source(given.uri, Role.OUTPUT, given.secret_ref, writable=True)
+
+
+def output_folder(job: FineTuneJob) -> Source:
+    """The folder of this very job: its uid keeps a job that is applied anew under the same name
+    from finding what the deleted one left."""
+    return output(job).within(f"{job.metadata.namespace}/{job.metadata.name}/{job.metadata.uid}")
