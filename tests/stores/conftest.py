@@ -12,6 +12,7 @@ from devcluster.build import S3_SERVER, build
 from devcluster.layout import own_layout
 from tunesmith_trainer.sources.bucket import Bucket
 
+from tests.stores.certificates import Certificate, make_certificate
 from tests.stores.servers import LOCALHOST, S3Server, free_port, running
 
 pytest.importorskip("s3fs")
@@ -31,6 +32,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     ]
     with running(command, port):
         yield S3Server(f"http://{LOCALHOST}:{port}", ACCESS_KEY, SECRET_KEY, root)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture

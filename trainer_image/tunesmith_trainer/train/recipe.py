@@ -24,7 +24,8 @@ from tunesmith_trainer.data.chat import ChatFormat, Example, load_chat_format, r
 from tunesmith_trainer.data.dataset import read_dataset, require_enough
 from tunesmith_trainer.data.split import Split, prompt_examples, split_and_deduplicate
 from tunesmith_trainer.lineage import BaseModelLineage, Lineage, hub_revision, lineage_of, now
-from tunesmith_trainer.output import open_output
+from tunesmith_trainer.output import OutputStore, open_output
+from tunesmith_trainer.output.oci import pushed
 from tunesmith_trainer.progress import ProgressBoard
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
     if finished is not None:
         log.info("already trained: %s", finished.artifact.uri)
         board.training(**dict(finished.progress))
-        return finished
+        return in_registry(plan, output, finished)
 
     output.require_writable()
     chat = load_chat_format(base_folder, plan.base_model.uri)
@@ -82,7 +83,19 @@ def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
     )
     artifact.remember(output, plan_digest(plan), outcome)
     log.info("published %s (%s)", uri, digest)
-    return outcome
+    return in_registry(plan, output, outcome)
+
+
+def in_registry(
+    plan: TrainingPlan, output: OutputStore, outcome: TrainingOutcome
+) -> TrainingOutcome:
+    """The outcome with its artifact pushed, if the plan wants that. What is stored stays: an
+    attempt that failed here has no more to do than this."""
+    if plan.oci is None:
+        return outcome
+    folder = output.folder(outcome.artifact.uri.rsplit("/", 1)[-1])
+    assert folder is not None, f"{outcome.artifact.uri} was there a moment ago"
+    return outcome.model_copy(update={"artifact": pushed(outcome.artifact, folder, plan.oci)})
 
 
 def prepare_data(plan: TrainingPlan, board: ProgressBoard) -> Split:
