@@ -77,7 +77,7 @@ def token_registry(folder: Path, certificate: Certificate) -> Iterator[RunningRe
             pass
 
     server = ThreadingHTTPServer((LOCALHOST, 0), TokenServer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     token = {
         "realm": f"http://{LOCALHOST}:{server.server_port}/token",
         "service": SERVICE,

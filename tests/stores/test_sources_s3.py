@@ -80,16 +80,18 @@ def test_an_interrupted_download_goes_on_where_it_ended(
     assert (folder / "model.safetensors").read_bytes() == b"weights"
 
 
-def test_a_large_object_arrives_whole(bucket: Bucket, tmp_path: Path) -> None:
-    """Beyond what goes in one part."""
+def test_an_object_of_many_parts_arrives_whole(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunesmith_trainer.sources.bucket.PART_BYTES", 5 * 1024**2)
     large = tmp_path / "rows.jsonl"
     with large.open("wb") as file:
-        for number in range(120):
+        for number in range(17):
             file.write(number.to_bytes() * 1024**2)
     bucket.upload(large, "rows.jsonl")
     digest = f"sha256:{hashlib.sha256(large.read_bytes()).hexdigest()}"
     path = sources.dataset_file(source(f"s3://{bucket.name}/rows.jsonl", content_digest=digest))
-    assert path.stat().st_size == 120 * 1024**2
+    assert path.stat().st_size == 17 * 1024**2
 
 
 def test_an_adapter_is_known_by_its_digest(bucket: Bucket, tmp_path: Path) -> None:

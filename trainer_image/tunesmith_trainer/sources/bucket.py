@@ -42,6 +42,9 @@ DENIED = frozenset(
     }
 )
 KEYS_TO_DELETE_AT_ONCE = 1000
+#: Ten parts of a file are under way at a time, and are in memory.
+PART_BYTES = 16 * 1024**2
+MOST_PARTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,13 @@ class Bucket:
     def download(self, key: str, path: Path) -> None:
         """Raises FileNotFoundError."""
         with self.errors():
-            self._store.get_file(f"{self.name}/{key}", str(path))
+            self._store.get_file(f"{self.name}/{key}", str(path), chunksize=PART_BYTES)
 
     def upload(self, path: Path, key: str) -> None:
         """A file as an object, in parts where it is large. Nobody ever sees half of it."""
+        part = max(PART_BYTES, -(-path.stat().st_size // MOST_PARTS))
         with self.errors():
-            self._store.put_file(str(path), f"{self.name}/{key}")
+            self._store.put_file(str(path), f"{self.name}/{key}", chunksize=part)
 
     def delete(self, keys: list[str]) -> None:
         """Gone already is fine."""
@@ -133,6 +137,7 @@ class Bucket:
         # Their tracebacks and retries would tell what our own sentence tells.
         for library in ("s3fs", "aiobotocore", "botocore"):
             logging.getLogger(library).setLevel(logging.CRITICAL)
+        # The same credentials are the same connection: fsspec keeps it.
         store = S3FileSystem(
             key=self._credential(S3_ACCESS_KEY),
             secret=self._credential(S3_SECRET_KEY),
@@ -141,7 +146,6 @@ class Bucket:
             client_kwargs={"region_name": self._credential(S3_REGION) or "us-east-1"},
             config_kwargs=self._configuration(),
             use_listings_cache=False,
-            skip_instance_cache=True,
         )
         store.retries = ROUNDS
         return store

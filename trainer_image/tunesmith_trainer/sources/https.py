@@ -28,7 +28,6 @@ PAUSES = (1.0, 2.0, 4.0, 8.0)
 REDIRECTS = 5
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
-BLOCK_BYTES = 1024 * 1024
 
 
 class TryAgainError(Exception):
@@ -123,7 +122,8 @@ class Transfer:
         etag = response.headers.get("ETag", "")
         self.etag = etag if etag.startswith('"') else None
         self._require_room(int(response.headers.get("Content-Length", 0)))
-        for block in response.iter_raw(BLOCK_BYTES):
+        # As it comes: what httpx gathers into blocks is lost when the connection breaks.
+        for block in response.iter_raw():
             self._require_room(len(block))
             file.write(block)
             self.total.update(block)
