@@ -108,4 +108,4 @@ def signed(scope: str, certificate: Certificate) -> str:
         "access": [{"type": kind, "name": name, "actions": actions.split(",")}],
     }
     headers = {"x5c": [certificate.der_base64]}
-    return jwt.encode(claims, certificate.key_pem, algorithm="RS256", headers=headers)
+    return str(jwt.encode(claims, certificate.key_pem, algorithm="RS256", headers=headers))

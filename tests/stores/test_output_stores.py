@@ -97,9 +97,13 @@ def test_removed_is_gone_and_a_second_time_is_fine(store: OutputStore) -> None:
 def test_an_interruption_while_the_folder_is_filled_leaves_nothing(
     store: OutputStore, scratch: Path, interruption: BaseException
 ) -> None:
-    with pytest.raises(type(interruption)), staged(store, "one") as folder:
-        (folder / "half").write_text("half")
-        raise interruption
+    def fill_half() -> None:
+        with staged(store, "one") as folder:
+            (folder / "half").write_text("half")
+            raise interruption
+
+    with pytest.raises(type(interruption)):
+        fill_half()
     assert store.names() == []
     assert list(scratch.iterdir()) == []
 

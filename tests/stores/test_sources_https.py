@@ -81,9 +81,7 @@ def test_a_missing_file_is_the_users_to_mend(files: Files) -> None:
     assert raised.value.reason is Reason.DATASET_NOT_FOUND
 
 
-def test_a_broken_connection_is_taken_up_where_it_ended(
-    files: Files, waited: list[float]
-) -> None:
+def test_a_broken_connection_is_taken_up_where_it_ended(files: Files, waited: list[float]) -> None:
     files.cut_after = [1_000_000, 1_000_000]
     assert rows(files).read_bytes() == ROWS
     assert waited == [1.0, 2.0]

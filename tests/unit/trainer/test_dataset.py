@@ -79,6 +79,82 @@ def test_an_alpaca_row_without_input_is_only_its_instruction(tmp_path: Path) -> 
     assert conversation.question[0].content == "Say hi"
 
 
+def conversation(tmp_path: Path, row: object, **fields: object) -> list[tuple[str, str]]:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    (found,) = read_dataset(path, source(path, **fields))
+    return [(message.role.value, message.content) for message in found.messages]
+
+
+def test_share_gpt_turns_become_messages(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]
+    expected = [("user", "2+2?"), ("assistant", "4")]
+    assert conversation(tmp_path, {"conversations": turns}) == expected
+    system = {"from": "system", "value": "Be brief."}
+    first = ("system", "Be brief.")
+    assert conversation(tmp_path, {"conversations": [system, *turns]}) == [first, *expected]
+    assert conversation(tmp_path, {"conversations": turns, "system": "Be brief."}) == [
+        first,
+        *expected,
+    ]
+    assert conversation(tmp_path, {"conversations": turns, "system": ""}) == expected
+
+
+def test_a_prompt_and_its_completion_become_messages(tmp_path: Path) -> None:
+    expected = [("user", "2+2?"), ("assistant", "4")]
+    assert conversation(tmp_path, {"prompt": "2+2?", "completion": "4"}) == expected
+    prompt = [{"role": "user", "content": "2+2?"}]
+    completion = [{"role": "assistant", "content": "4"}]
+    assert conversation(tmp_path, {"prompt": prompt, "completion": completion}) == expected
+    assert conversation(tmp_path, {"prompt": prompt, "completion": "4"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"conversations": []}, '"conversations" must be a list of turns: write'),
+        ({"conversations": [7]}, 'conversations[0] must be an object with "from" and "value"'),
+        (
+            {"conversations": [{"from": "tool", "value": "a"}]},
+            'conversations[0] is "from" "tool": use system, human, user, gpt, assistant',
+        ),
+        (
+            {"conversations": [{"role": "user", "content": "a"}]},
+            'conversations[0] is "from" null',
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "a"}]},
+            "the last message is from user: end with",
+        ),
+        ({"conversations": [{"from": "human"}]}, 'conversations[0] has no "value": add it'),
+        ({"prompt": "a", "completion": ""}, '"completion" is empty: fill it in'),
+        ({"prompt": [], "completion": "a"}, '"prompt" must be a list of messages: write'),
+        (
+            {"prompt": "a", "completion": [{"role": "user", "content": "b"}]},
+            "the last message is from user: end with",
+        ),
+        (
+            {"prompt": [{"role": ["user"], "content": "b"}], "completion": "a"},
+            'prompt[0] has the role ["user"]: use system, user or assistant',
+        ),
+    ],
+)
+def test_a_malformed_row_of_the_other_formats_is_named_too(
+    tmp_path: Path, row: object, complaint: str
+) -> None:
+    with pytest.raises(TrainerError) as raised:
+        conversation(tmp_path, row)
+    assert raised.value.message.startswith("rows.jsonl line 1: ")
+    assert complaint in raised.value.message
+
+
+def test_a_format_that_is_named_is_the_only_one_read(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match='has no "prompt": add it'):
+        conversation(tmp_path, GOOD, format="PromptCompletion")
+    with pytest.raises(TrainerError, match='"conversations" must be a list'):
+        conversation(tmp_path, GOOD, format="ShareGPT")
+
+
 def test_the_format_of_the_first_row_holds_for_all(tmp_path: Path) -> None:
     path = tmp_path / "mixed.jsonl"
     alpaca = {"instruction": "a", "input": "", "output": "b"}

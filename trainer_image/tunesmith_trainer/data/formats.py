@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -14,13 +14,27 @@ from tunesmith.api.objects import DatasetFormat
 from tunesmith_trainer.data.rows import Row
 
 MESSAGES_SHAPE = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", ...}]}'
+SHARE_GPT_SHAPE = (
+    '{"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}'
+)
 ALPACA_SHAPE = '{"instruction": "...", "input": "...", "output": "..."}'
+PROMPT_COMPLETION_SHAPE = '{"prompt": "...", "completion": "..."}'
 
 
 class Role(StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+
+
+#: Who speaks in ShareGPT's files.
+SPEAKERS = {
+    "system": Role.SYSTEM,
+    "human": Role.USER,
+    "user": Role.USER,
+    "gpt": Role.ASSISTANT,
+    "assistant": Role.ASSISTANT,
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,10 @@ def conversation_from(row: Row, expected: DatasetFormat) -> Conversation:
     match format_of(row) if expected is DatasetFormat.AUTO else expected:
         case DatasetFormat.ALPACA:
             return from_alpaca(row)
+        case DatasetFormat.SHARE_GPT:
+            return from_share_gpt(row)
+        case DatasetFormat.PROMPT_COMPLETION:
+            return from_prompt_completion(row)
         case _:
             return from_messages(row)
 
@@ -81,10 +99,17 @@ def conversation_from(row: Row, expected: DatasetFormat) -> Conversation:
 def format_of(row: Row) -> DatasetFormat:
     if "messages" in row.fields:
         return DatasetFormat.MESSAGES
+    if "conversations" in row.fields:
+        return DatasetFormat.SHARE_GPT
     if "instruction" in row.fields:
         return DatasetFormat.ALPACA
+    if {"prompt", "completion"} <= row.fields.keys():
+        return DatasetFormat.PROMPT_COMPLETION
     keys = ", ".join(sorted(row.fields)) or "no keys"
-    raise row.complaint(f"found {keys}: write {MESSAGES_SHAPE} or {ALPACA_SHAPE}")
+    raise row.complaint(
+        f"found {keys}: write {MESSAGES_SHAPE}, {SHARE_GPT_SHAPE}, {ALPACA_SHAPE} or "
+        f"{PROMPT_COMPLETION_SHAPE}"
+    )
 
 
 def from_alpaca(row: Row) -> Conversation:
@@ -98,10 +123,43 @@ def from_alpaca(row: Row) -> Conversation:
 
 
 def from_messages(row: Row) -> Conversation:
-    entries = row.fields.get("messages")
+    return checked_conversation(row, messages_under(row, "messages", MESSAGES_SHAPE))
+
+
+def from_share_gpt(row: Row) -> Conversation:
+    """ShareGPT's turns; a system prompt may be the first of them or a field of its own."""
+    entries = row.fields.get("conversations")
     if not isinstance(entries, list) or not entries:
-        raise row.complaint(f'"messages" must be a list of messages: write {MESSAGES_SHAPE}')
-    messages = tuple(message_from(row, entry, index) for index, entry in enumerate(entries))
+        raise row.complaint(f'"conversations" must be a list of turns: write {SHARE_GPT_SHAPE}')
+    turns = [turn_from(row, entry, index) for index, entry in enumerate(entries)]
+    system = row.fields.get("system")
+    if system is None or system == "":
+        return checked_conversation(row, turns)
+    return checked_conversation(
+        row, [Message(Role.SYSTEM, text_of(row, row.fields, "system", "")), *turns]
+    )
+
+
+def from_prompt_completion(row: Row) -> Conversation:
+    """A prompt and its completion, each as text or as a list of messages."""
+    fields, messages = row.fields, []
+    for key, role in (("prompt", Role.USER), ("completion", Role.ASSISTANT)):
+        if isinstance(fields.get(key), list):
+            messages += messages_under(row, key, PROMPT_COMPLETION_SHAPE)
+        else:
+            messages.append(Message(role, text_of(row, fields, key, "")))
+    return checked_conversation(row, messages)
+
+
+def messages_under(row: Row, key: str, shape: str) -> list[Message]:
+    entries = row.fields.get(key)
+    if not isinstance(entries, list) or not entries:
+        raise row.complaint(f'"{key}" must be a list of messages: write {shape}')
+    return [message_from(row, entry, f"{key}[{index}]") for index, entry in enumerate(entries)]
+
+
+def checked_conversation(row: Row, messages: Sequence[Message]) -> Conversation:
+    """The messages as an example to learn from, or a complaint about their order."""
     if messages[-1].role is not Role.ASSISTANT:
         raise row.complaint(
             f"the last message is from {messages[-1].role}: end with the assistant's answer, "
@@ -111,15 +169,27 @@ def from_messages(row: Row) -> Conversation:
         raise row.complaint("no message from user: add the question that the assistant answers")
     if any(message.role is Role.SYSTEM for message in messages[1:]):
         raise row.complaint("a system message after the first message: put it first, or remove it")
-    return Conversation(messages)
+    return Conversation(tuple(messages))
 
 
-def message_from(row: Row, entry: object, index: int) -> Message:
-    place = f"messages[{index}]"
+def turn_from(row: Row, entry: object, index: int) -> Message:
+    place = f"conversations[{index}]"
+    if not isinstance(entry, dict):
+        raise row.complaint(f'{place} must be an object with "from" and "value"')
+    speaker = entry.get("from")
+    if not isinstance(speaker, str) or speaker not in SPEAKERS:
+        raise row.complaint(
+            f'{place} is "from" {json.dumps(speaker)}: use {", ".join(SPEAKERS)}, or the format '
+            "Messages"
+        )
+    return Message(SPEAKERS[speaker], text_of(row, entry, "value", f"{place} "))
+
+
+def message_from(row: Row, entry: object, place: str) -> Message:
     if not isinstance(entry, dict):
         raise row.complaint(f'{place} must be an object with "role" and "content"')
     role = entry.get("role")
-    if role not in set(Role):
+    if not isinstance(role, str) or role not in set(Role):
         raise row.complaint(
             f"{place} has the role {json.dumps(role)}: use system, user or assistant"
         )

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from tunesmith.api.evaluation_suite import Metric, QuestionFormat
-from tunesmith.api.trainer_contract import PlannedDataset, PlannedQuestions, PlannedSuite, Reason
+from tunesmith.api.trainer_contract import PlannedQuestions, PlannedSuite, Reason
 
 from tunesmith_trainer import sources
 from tunesmith_trainer.data.chat import ChatFormat
@@ -65,9 +65,7 @@ def require_plain(planned: PlannedSuite) -> None:
 
 
 def file_of(planned: PlannedQuestions) -> Path:
-    return sources.dataset_file(
-        PlannedDataset(uri=planned.uri, path=planned.path), "the suite's uri"
-    )
+    return sources.dataset_file(planned, "the suite's uri")
 
 
 def holds_choices(planned: PlannedQuestions, path: Path) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.api.evalrun import Asked
-from tunesmith.api.evaluation_suite import Metric, QuestionFormat
+from tunesmith.api.evaluation_suite import Metric
 from tunesmith.api.objects import DatasetFormat
 from tunesmith.api.trainer_contract import PlannedDataset, PlannedQuestions, PlannedSuite, Reason
 
@@ -68,17 +68,10 @@ def read_questions(planned: PlannedSuite, chat: ChatFormat) -> QuestionSuite:
 
 
 def _read(planned: PlannedQuestions) -> list[Conversation]:
-    formats = {
-        QuestionFormat.MESSAGES: DatasetFormat.MESSAGES,
-        QuestionFormat.ALPACA: DatasetFormat.ALPACA,
-    }
     dataset = PlannedDataset(
-        uri=planned.uri,
-        path=planned.path,
-        format=formats.get(planned.format, DatasetFormat.AUTO),
-        digest=planned.digest,
+        uri=planned.uri, format=DatasetFormat(planned.format), digest=planned.digest
     )
-    return read_dataset(sources.dataset_file(dataset, "the suite's uri"), dataset)
+    return read_dataset(sources.dataset_file(planned, "the suite's uri"), dataset)
 
 
 @dataclass(frozen=True)
