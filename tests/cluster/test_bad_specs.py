@@ -57,30 +57,36 @@ TALKS: Object = {
     "judge": {"url": "https://judge.example.com/v1", "model": "judge"},
 }
 TALK: Object = {"name": "talk", "mtBench": TALKS}
-HUB = "hf://datasets/org/rows/a.jsonl"
 FINE_TUNE_JOBS: list[tuple[Object, str]] = [
     ({"adapterName": "a@b"}, "adapterName may hold letters, digits, '-', '_' and '.'"),
     ({"baseModel": None}, "spec.baseModel: Required value"),
     ({"dataset": None}, "spec.dataset: Required value"),
     ({"output": None}, "spec.output: Required value"),
     ({"baseModel.uri": "meta-llama/Llama-3.1-8B"}, "for example hf://meta-llama/"),
-    ({"baseModel.uri": "hf://Llama-3.1-8B"}, "must be hf://ORGANISATION/NAME[@REVISION] or"),
+    ({"baseModel.uri": "hf://Llama-3.1-8B"}, "must be hf://ORGANISATION/NAME[@REVISION], pvc://"),
+    ({"baseModel.uri": "https://host/model.zip"}, "that ends in .tar, .tar.gz or .tgz"),
+    ({"baseModel.uri": "https://host/model.tar"}, "https:// needs a digest"),
+    ({"baseModel.uri": "https://me:secret@host/model.tar"}, "a base model's uri must be"),
+    (
+        {"baseModel": {"uri": "pvc://models/llama", "digest": "sha256:12"}},
+        "a digest must be sha256: and 64 hexadecimal digits",
+    ),
     ({"baseModel.uri": "pvc://models"}, "pvc://CLAIM/FOLDER"),
     ({"baseModel.uri": "pvc://models/../other"}, "a uri must not contain '..'"),
     (
         {"baseModel": {"uri": "pvc://models/llama", "secretRef": {"name": "hub"}}},
-        "secretRef is only used for hf:// sources: remove it, or use an hf:// uri",
+        "secretRef is only used for hf://, s3:// and https:// sources: remove it",
     ),
-    ({"dataset.uri": "s3://bucket/tickets.jsonl"}, "for example pvc://data/tickets.jsonl"),
-    ({"dataset.uri": "configmap://small"}, "configmap://NAME/KEY"),
+    ({"dataset.uri": "gs://bucket/tickets.jsonl"}, "for example pvc://data/tickets.jsonl"),
+    ({"dataset.uri": "s3://tickets.jsonl"}, "s3://BUCKET/PATH"),
+    ({"dataset.uri": "https://host/tickets.jsonl"}, "https:// needs a digest"),
+    ({"dataset.uri": "https://host/tickets.jsonl?key=1"}, "https://HOST/PATH without user and"),
     (
-        {
-            "baseModel": {"uri": "hf://org/model", "secretRef": {"name": "one"}},
-            "dataset": {"uri": "hf://datasets/org/rows/a.jsonl", "secretRef": {"name": "two"}},
-        },
-        "must name the same Secret: one HF_TOKEN opens both",
+        {"dataset": {"uri": "configmap://small/rows.jsonl", "secretRef": {"name": "hub"}}},
+        "secretRef is only used for hf://, s3:// and https:// sources",
     ),
-    ({"dataset.format": "ShareGPT"}, 'supported values: "Auto", "Messages", "Alpaca"'),
+    ({"dataset.uri": "configmap://small"}, "configmap://NAME/KEY"),
+    ({"dataset.format": "Chat"}, 'supported values: "Auto", "Messages", "ShareGPT", "Alpaca"'),
     (
         {"dataset.heldOut": {"fraction": 0.01}},
         "heldOut.fraction must be between 0.1 and 0.5; at least a tenth of the data must stay",
@@ -104,7 +110,15 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
         {"training": {"batchSize": 8, "microBatchSize": 3}},
         "training.batchSize must be a multiple of training.microBatchSize, for example 8 and 2",
     ),
-    ({"output.uri": "s3://adapters"}, "output.uri must be pvc://CLAIM or pvc://CLAIM/FOLDER"),
+    ({"output.uri": "hf://org/adapters"}, "output.uri must be pvc://CLAIM[/FOLDER] or s3://"),
+    (
+        {"output": {"uri": "pvc://adapters", "secretRef": {"name": "store"}}},
+        "secretRef is only used for hf://, s3:// and https:// sources",
+    ),
+    (
+        {"output.oci": {"reference": "registry.example.com/triage"}},
+        "output.oci.reference must be REGISTRY[:PORT]/REPOSITORY:TAG",
+    ),
     ({"evaluation": {"metric": "F1"}}, '"ExactMatch", "Accuracy", "MacroF1", "TokenF1"'),
     ({"evaluation": {"metric": "Rating"}}, "metric Rating is what MT-Bench has"),
     ({"evaluation": {"preflight": "No"}}, 'supported values: "Skip", "Advise", "Require"'),
@@ -148,7 +162,7 @@ TICKETS: Object = {"name": "tickets", "dataset": {"uri": "pvc://data/questions.j
 CHOICES: Object = {"uri": "pvc://data/choices.jsonl", "format": "MultipleChoice"}
 EVAL_RUNS: list[tuple[Object, str]] = [
     ({"adapter.digest": "latest"}, "a digest must be sha256: and 64 hexadecimal digits"),
-    ({"adapter.uri": "hf://org/adapter"}, "adapter.uri must be pvc://CLAIM/FOLDER"),
+    ({"adapter.uri": "hf://org/adapter"}, "adapter.uri must be pvc://CLAIM/FOLDER or s3://"),
     ({"suites": []}, "should have at least 1 items"),
     (
         {"gates": [{"suite": "tikets"}]},
@@ -207,12 +221,12 @@ EVAL_RUNS: list[tuple[Object, str]] = [
         "at most one of the suites may have mtBench",
     ),
     (
-        {
-            "suites": [
-                {"name": "tickets", "dataset": {"uri": HUB, "secretRef": {"name": "two"}}},
-            ]
-        },
-        "must name the Secret of baseModel.secretRef",
+        {"outputUri": "pvc://reports", "outputSecretRef": {"name": "store"}},
+        "outputSecretRef is only used with an s3:// outputUri or baseResultsUri",
+    ),
+    (
+        {"suites": [{"name": "tickets", "dataset": {"uri": "https://host/questions.jsonl"}}]},
+        "https:// needs a digest",
     ),
     (
         {"suites": [{"name": "tickets", "dataset": CHOICES | {"heldOut": {}}}]},
@@ -223,6 +237,7 @@ EVAL_RUNS: list[tuple[Object, str]] = [
 NAMED: Object = {"name": "a", "uri": "pvc://adapters/a", "digest": DIGEST}
 ADAPTER_DEPLOYMENTS: list[tuple[Object, str]] = [
     ({"baseModel.uri": "Llama"}, "must be hf://ORGANISATION/NAME[@REVISION] or"),
+    ({"baseModel.uri": "s3://models/llama"}, "a served base model's uri must be hf://"),
     ({"servedModelName": "my model"}, "servedModelName may hold letters, digits"),
     ({"replicas": -1}, "replicas must be between 0 and 1000"),
     ({"maxModelLength": 1}, "maxModelLength must be at least 16 tokens"),
@@ -327,6 +342,7 @@ def test_kubectl_explain_teaches(default_namespace: Kubectl) -> None:
         "examples/evalrun.yaml",
         "examples/evaluation.yaml",
         "examples/serving.yaml",
+        "examples/stores.yaml",
     ],
 )
 def test_the_examples_are_admitted(default_namespace: Kubectl, file: str) -> None:

@@ -13,10 +13,14 @@ from tunesmith.api.trainer_contract import TrainingPlan, plan_digest
 LIBRARIES = ("tunesmith", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 
+#: A folder of the hub's cache.
+SNAPSHOTS = "snapshots"
+
+
 class BaseModelLineage(ApiModel):
     uri: str
     digest: str
-    #: Commit of the hub repository; unset for models on a claim.
+    #: Commit of the hub repository; unset for models from elsewhere.
     revision: str | None = None
 
 
@@ -73,9 +77,14 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def hub_revision(folder: Path) -> str | None:
-    """The commit of a downloaded model: the hub's cache keeps it in .../snapshots/<commit>."""
-    return folder.name if folder.parent.name == "snapshots" else None
+def hub_revision(path: Path) -> str | None:
+    """The commit of a downloaded model or file: the hub's cache keeps it in
+    .../snapshots/<commit>, whatever branch or tag was asked for."""
+    parts = path.parts
+    if SNAPSHOTS not in parts[:-1]:
+        return None
+    last = len(parts) - 1 - parts[::-1].index(SNAPSHOTS)
+    return parts[last + 1] if last + 1 < len(parts) else None
 
 
 def now() -> str:

@@ -62,6 +62,17 @@ def test_anything_else_is_refused_with_a_reason(job: FineTuneJob, reason: str) -
     ]
 
 
+def test_an_adapter_in_a_bucket_is_not_served_and_the_remedy_is_told() -> None:
+    job = ready_job()
+    output = job.spec.output.model_copy(update={"uri": "s3://adapters/tuned"})
+    stored = job.model_copy(update={"spec": job.spec.model_copy(update={"output": output})})
+    (rejected,) = select(given.adapterdeployment(), [stored]).rejected
+    assert rejected.reason == "NotOnClaim"
+    assert "s3://adapters/tuned" in rejected.message
+    assert "copy the adapter's folder to a claim" in rejected.message
+    assert digest(1) in rejected.message
+
+
 def test_a_job_that_is_being_deleted_is_served_no_more() -> None:
     job = ready_job()
     leaving = job.metadata.model_copy(update={"deletion_timestamp": given.moment(1)})

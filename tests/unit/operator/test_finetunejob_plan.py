@@ -253,5 +253,5 @@ def test_a_secret_is_handed_to_the_pod_by_reference() -> None:
     source = {"uri": "hf://org/model", "secretRef": {"name": "hub"}}
     _, job = training_job(given.finetunejob(baseModel=source), Start(1, 0), given.SETTINGS)
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    token = next(each for each in container["env"] if each["name"] == "HF_TOKEN")
+    token = next(each for each in container["env"] if each["name"] == "BASE_MODEL_HF_TOKEN")
     assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "HF_TOKEN"}
