@@ -117,7 +117,7 @@ test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
 	@$(PYTHON) -m devcluster packages
 	@$(PYTHON) -m devcluster build-s3
 	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy --ignore tests/unit/trainer
-	@$(ML_PYTHON) -m pytest tests/unit/trainer
+	@$(ML_PYTHON) -m pytest tests/unit/trainer tests/stores
 
 .PHONY: test-cluster
 test-cluster: install ## Against the real API server and kubelet.

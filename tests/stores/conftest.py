@@ -15,8 +15,6 @@ from tunesmith_trainer.sources.bucket import Bucket
 from tests.stores.certificates import Certificate, make_certificate
 from tests.stores.servers import LOCALHOST, S3Server, free_port, running
 
-pytest.importorskip("s3fs")
-
 ACCESS_KEY = "the-access-key"
 SECRET_KEY = "the-secret-key"
 

@@ -108,11 +108,7 @@ def _judge_job(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | R
     if job.metadata.deletion_timestamp:
         return _rejected(name, "BeingDeleted", "The job is being deleted.")
     if job.spec.base_model.uri != deployment.spec.base_model.uri:
-        message = (
-            f"The job tunes {job.spec.base_model.uri}; this deployment serves "
-            f"{deployment.spec.base_model.uri}."
-        )
-        return _rejected(name, "OtherBaseModel", message)
+        return _rejected(name, "OtherBaseModel", _other_base_model(deployment, job))
     if served_name == base_model_name(deployment):
         return _rejected(name, "NameTaken", NAME_TAKEN)
     if parse_location(job.spec.output.uri).scheme is not Scheme.PVC:
@@ -139,6 +135,17 @@ def _judge_job(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | R
         job=name,
         evaluated_by=evaluation.name,
         base_model_digest=artifact.base_model_digest,
+    )
+
+
+def _other_base_model(deployment: AdapterDeployment, job: FineTuneJob) -> str:
+    tuned, served = job.spec.base_model.uri, deployment.spec.base_model.uri
+    message = f"The job tunes {tuned}; this deployment serves {served}."
+    if parse_location(tuned).scheme not in {Scheme.S3, Scheme.HTTPS}:
+        return message
+    return (
+        f"{message} A model is served from a claim or from the hub: train on the uri that is "
+        "served, or name the adapter in adapters.named."
     )
 
 

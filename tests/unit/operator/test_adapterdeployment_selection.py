@@ -73,6 +73,13 @@ def test_an_adapter_in_a_bucket_is_not_served_and_the_remedy_is_told() -> None:
     assert digest(1) in rejected.message
 
 
+def test_a_job_on_a_base_model_in_a_bucket_is_told_where_served_models_lie() -> None:
+    job = ready_job(base="s3://models/llama")
+    (rejected,) = select(given.adapterdeployment(), [job]).rejected
+    assert rejected.reason == "OtherBaseModel"
+    assert "A model is served from a claim or from the hub" in rejected.message
+
+
 def test_a_job_that_is_being_deleted_is_served_no_more() -> None:
     job = ready_job()
     leaving = job.metadata.model_copy(update={"deletion_timestamp": given.moment(1)})
