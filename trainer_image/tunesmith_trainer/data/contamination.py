@@ -190,8 +190,8 @@ class Probe:
     def _containing(self, short: Ragged) -> Any:
         """Rows in which enough 3-grams of one item stand."""
         found = [np.zeros(0, dtype=np.int64)]
-        starts = np.searchsorted(self.grams, self.grams)
-        ends = np.searchsorted(self.grams, self.grams, side="right")
+        starts: Any = np.searchsorted(self.grams, self.grams)
+        ends: Any = np.searchsorted(self.grams, self.grams, side="right")
         for start in range(0, len(short), ROWS_AT_ONCE):
             part = slice(*short.offsets[[start, min(start + ROWS_AT_ONCE, len(short))]])
             hit = is_in(short.values[part], self.grams)

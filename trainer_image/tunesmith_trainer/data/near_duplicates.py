@@ -42,8 +42,8 @@ ROWS_AT_ONCE = 64
 #: Texts in one bucket are compared with so many that follow, not with all: the time stays linear
 #: where a template is shared. Groups larger than this hold together through their neighbours.
 WINDOW = 256
-#: An estimate from 256 hashes that is four standard errors below the bar is not looked into.
-STANDARD_ERRORS = 4.0
+#: An estimate from 256 hashes that is so many standard errors below the bar is not looked into.
+STANDARD_ERRORS = 3.5
 #: A shingle that more rows than this have is the task's template, and says nothing about a row.
 TEMPLATE_SHARE = 0.05
 TEMPLATE_ROWS = 10
@@ -58,18 +58,14 @@ def near_duplicate_rows(rows: Sequence[Conversation], similarity: float) -> list
     question is a new example.
     """
     hashes = WordHashes()
-    messages = hashed_words(
-        (message.content for row in rows for message in row.messages), hashes
-    )
+    messages = hashed_words((message.content for row in rows for message in row.messages), hashes)
     whole = grams(messages, SHINGLE_WORDS).grouped([len(row.messages) for row in rows])
     template = frequent(whole, max(TEMPLATE_ROWS, TEMPLATE_SHARE * len(rows)))
     answers = grams(hashed_words((row.answer for row in rows), hashes), SHINGLE_WORDS)
     return near_duplicates(whole.where(~is_in(whole.values, template)), similarity, answers)
 
 
-def near_duplicates(
-    shingles: Ragged, similarity: float, also: Ragged | None = None
-) -> list[int]:
+def near_duplicates(shingles: Ragged, similarity: float, also: Ragged | None = None) -> list[int]:
     """Numbers of the texts that are near-duplicates of one with a lower number, sorted.
 
     Texts without shingles are like no other. Where ``also`` is given, the texts have to be similar
@@ -79,9 +75,7 @@ def near_duplicates(
     groups = Groups(len(shingles))
     signatures = minhash(shingles)
     present = np.diff(shingles.offsets) > 0
-    lowest = similarity - STANDARD_ERRORS * math.sqrt(
-        similarity * (1 - similarity) / PERMUTATIONS
-    )
+    lowest = similarity - STANDARD_ERRORS * math.sqrt(similarity * (1 - similarity) / PERMUTATIONS)
     same = verifier([shingles] if also is None else [shingles, also], similarity)
     bands = bands_for(similarity)
     for first, second in candidates(signatures, present, bands):
@@ -101,7 +95,10 @@ def minhash(shingles: Ragged) -> Any:
         stop = min(start + ROWS_AT_ONCE, len(shingles))
         within = offsets[start : stop + 1]
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
-            shingles.values[int(within[0]) : int(within[-1])], within - within[0], PERMUTATIONS, SEED
+            shingles.values[int(within[0]) : int(within[-1])],
+            within - within[0],
+            PERMUTATIONS,
+            SEED,
         )
         signatures[start:stop] = matrix.to_rows()
     return signatures
@@ -163,6 +160,8 @@ def verifier(parts: Sequence[Ragged], similarity: float) -> Any:
     def sets(text: int) -> list[frozenset[int]]:
         return [frozenset(part[text].tolist()) for part in parts]
 
+    # A pair that shares several bands comes back as often.
+    @lru_cache(maxsize=65536)
     def same(one: int, other: int) -> bool:
         return all(
             jaccard(first, second) >= similarity
@@ -172,7 +171,7 @@ def verifier(parts: Sequence[Ragged], similarity: float) -> Any:
     return same
 
 
-def jaccard(first: frozenset[int], second: frozenset[int]) -> float:
+def jaccard(first: frozenset[Any], second: frozenset[Any]) -> float:
     """Shared members over all members."""
     shared = len(first & second)
     return shared / (len(first) + len(second) - shared)
@@ -202,4 +201,5 @@ class Groups:
 
     def followers(self) -> list[int]:
         """All but the first text of each group."""
-        return np.flatnonzero(self.lowest != np.arange(len(self.lowest))).tolist()
+        numbers = np.flatnonzero(self.lowest != np.arange(len(self.lowest)))
+        return [int(number) for number in numbers]

@@ -37,7 +37,9 @@ def words(text: str) -> list[bytes]:
     if text.isascii():
         found = text.lower().encode("ascii").translate(ASCII_WORDS).split()
     else:
-        found = [word.encode() for word in WORD.findall(unicodedata.normalize("NFKC", text).lower())]
+        found = [
+            word.encode() for word in WORD.findall(unicodedata.normalize("NFKC", text).lower())
+        ]
     return found or [text.strip().encode()]
 
 
@@ -87,9 +89,7 @@ def hashed_words(texts: Iterable[str], hashes: WordHashes) -> Ragged:
             lengths.append(len(found))
             yield found
 
-    values = np.fromiter(
-        map(hashes.__getitem__, chain.from_iterable(all_words())), dtype=np.uint64
-    )
+    values = np.fromiter(map(hashes.__getitem__, chain.from_iterable(all_words())), dtype=np.uint64)
     return Ragged(values, np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]))
 
 
@@ -99,17 +99,26 @@ def grams(of: Ragged, size: int, *, least: int = 1) -> Ragged:
     ``least`` is 1 or 0: how many a short text has.
     """
     lengths = np.diff(of.offsets)
-    counts = np.maximum(lengths - size + 1, least)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    # The word of ``of`` at which each gram starts, and where its text ends.
-    starts = np.arange(offsets[-1]) + np.repeat(of.offsets[:-1] - offsets[:-1], counts)
-    ends = np.repeat(of.offsets[1:], counts)
-    total = np.zeros(len(starts), dtype=np.uint64)
-    for place in range(size):
-        at = starts + place
+    offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths - size + 1, least))])
+    following = np.concatenate([of.values, np.zeros(size, dtype=np.uint64)])
+    total = of.values.copy()
+    for place in range(1, size):
         total *= MULTIPLIER
-        total += np.where(at < ends, of.values[np.minimum(at, len(of.values) - 1)], 0)
-    return Ragged(total, offsets)
+        total += following[place : place + len(total)]
+    complete = np.arange(size, len(total) + size) <= np.repeat(of.offsets[1:], lengths)
+    for text in np.flatnonzero(lengths < size) if least else ():
+        first = of.offsets[text]
+        complete[first] = True
+        total[first] = run(of[text], size)
+    return Ragged(total[complete], offsets)
+
+
+def run(values: Hashes, size: int) -> int:
+    """One hash of fewer words than ``size``, which no whole run is likely to have."""
+    total = 0
+    for value in [*values.tolist(), *[0] * (size - len(values))]:
+        total = (total * int(MULTIPLIER) + value) % 2**64
+    return total
 
 
 def fingerprints(of: Ragged) -> Hashes:

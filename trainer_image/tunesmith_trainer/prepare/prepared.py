@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.digests import files_digest
-from tunesmith.api.trainer_contract import HELD_OUT_FILE, PROMPT_EXAMPLES_FILE, TRAIN_FILE
+from tunesmith.api.trainer_contract import HELD_OUT_FILE, TRAIN_FILE
 
 from tunesmith_trainer.data.formats import Conversation, rows_digest
 

@@ -28,7 +28,7 @@ from tunesmith_trainer.data.audit import Audited, Limits, audit
 from tunesmith_trainer.data.chat import ChatFormat, load_chat_format
 from tunesmith_trainer.data.contamination import by_reason
 from tunesmith_trainer.data.dataset import read_dataset, require_enough
-from tunesmith_trainer.data.formats import Conversation, rows_digest
+from tunesmith_trainer.data.formats import Conversation
 from tunesmith_trainer.data.split import Split, prompt_examples, split_and_deduplicate
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.prepare.cleaning import Cleaned, clean
@@ -195,8 +195,6 @@ def write(
     text = json.dumps(receipt.to_json(), indent=2) + "\n"
     (folder / RECEIPT_FILE).write_text(text, encoding="utf-8")
     sample = review_sample(prepared.train, plan.review_examples, plan.held_out.seed)
-    examples = [
-        show(prepared.train[row], places.of(prepared.train[row]), chat) for row in sample
-    ]
+    examples = [show(prepared.train[row], places.of(prepared.train[row]), chat) for row in sample]
     page = render_review(plan, receipt, examples)
     (folder / REVIEW_FILE).write_text(page, encoding="utf-8")

@@ -23,6 +23,20 @@ from tunesmith_trainer.prepare.receipt import PreparationReceipt
 MAXIMUM_CHARACTERS = 10_000
 SALT = "review"
 
+#: Characters that are not seen but change what is read (direction, hidden text), shown as numbers.
+UNSEEN = {
+    code: f"[U+{code:04X}]"
+    for first, last in (
+        (0x200B, 0x200B),
+        (0x202A, 0x202E),
+        (0x2060, 0x2064),
+        (0x2066, 0x2069),
+        (0xFEFF, 0xFEFF),
+        (0xE0000, 0xE007F),
+    )
+    for code in range(first, last + 1)
+}
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -36,11 +50,12 @@ class Stretch:
 
     @property
     def shown(self) -> str:
-        if len(self.text) <= MAXIMUM_CHARACTERS:
-            return self.text
-        half = MAXIMUM_CHARACTERS // 2
-        hidden = len(self.text) - 2 * half
-        return f"{self.text[:half]} [… {hidden:,} characters not shown …] {self.text[-half:]}"
+        text = self.text
+        if len(text) > MAXIMUM_CHARACTERS:
+            half = MAXIMUM_CHARACTERS // 2
+            hidden = len(text) - 2 * half
+            text = f"{text[:half]} [… {hidden:,} characters not shown …] {text[-half:]}"
+        return text.translate(UNSEEN)
 
 
 @dataclass(frozen=True)
@@ -100,9 +115,7 @@ def special_tokens(chat: ChatFormat) -> set[int]:
 
 def decoded(chat: ChatFormat, tokens: Sequence[int]) -> str:
     return str(
-        chat.tokenizer.decode(
-            tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        chat.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     )
 
 
