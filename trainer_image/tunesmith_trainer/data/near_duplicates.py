@@ -41,9 +41,9 @@ SEED = 1
 ROWS_AT_ONCE = 64
 #: Texts in one bucket are compared with so many that follow, not with all: the time stays linear
 #: where a template is shared. Groups larger than this hold together through their neighbours.
-WINDOW = 256
+WINDOW = 128
 #: An estimate from 256 hashes that is so many standard errors below the bar is not looked into.
-STANDARD_ERRORS = 3.5
+STANDARD_ERRORS = 3.0
 #: A shingle that more rows than this have is the task's template, and says nothing about a row.
 TEMPLATE_SHARE = 0.05
 TEMPLATE_ROWS = 10
