@@ -30,7 +30,8 @@ from tunesmith_trainer.data.formats import Conversation, Message, Role
 from tunesmith_trainer.data.split import prompt_examples, split_and_deduplicate
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.main import carry_out
-from tunesmith_trainer.prepare.prepared import examples_digest, prepared_digest
+from tunesmith_trainer.prepare.prepared import prepared_digest
+from tunesmith_trainer.prepare.receipt import examples_digest
 from tunesmith_trainer.prepare.recipe import prepare
 from tunesmith_trainer.prepare.review import stretches
 from tunesmith_trainer.progress import ProgressBoard

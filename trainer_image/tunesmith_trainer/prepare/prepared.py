@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.digests import files_digest
 from tunesmith.api.trainer_contract import HELD_OUT_FILE, TRAIN_FILE
 
-from tunesmith_trainer.data.formats import Conversation, rows_digest
+from tunesmith_trainer.data.formats import Conversation
 
 #: What a review approves, and what the digest of prepared data is about.
 EXAMPLE_FILES = (HELD_OUT_FILE, TRAIN_FILE)
@@ -35,10 +34,3 @@ def prepared_digest(folder: Path) -> str:
 
 def as_lines(conversations: Iterable[Conversation]) -> str:
     return "".join(f"{conversation.to_line()}\n" for conversation in conversations)
-
-
-def examples_digest(train: Iterable[Conversation], held_out: Iterable[Conversation]) -> str:
-    """The digest of a folder that is not written yet."""
-    digests = {HELD_OUT_FILE: rows_digest(held_out), TRAIN_FILE: rows_digest(train)}
-    lines = [f"{digests[name].removeprefix('sha256:')}  {name}\n" for name in sorted(digests)]
-    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"

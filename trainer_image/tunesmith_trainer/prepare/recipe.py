@@ -36,10 +36,9 @@ from tunesmith_trainer.prepare.memory import memory_plan
 from tunesmith_trainer.prepare.prepared import (
     Prepared,
     as_lines,
-    examples_digest,
     prepared_digest,
 )
-from tunesmith_trainer.prepare.receipt import PreparationReceipt, some
+from tunesmith_trainer.prepare.receipt import PreparationReceipt, examples_digest, some
 from tunesmith_trainer.prepare.review import render_review, review_sample, show
 from tunesmith_trainer.progress import ProgressBoard
 
