@@ -154,6 +154,10 @@ bench-serving: install ## Adapters, merged weights and base; hot loads; a thousa
 bench-eval: $(BUILD)/venvs/ml ## Both sides from one load, against lm-eval run twice (6 minutes).
 	@$(ML_PYTHON) -m tests.bench.evaluation
 
+.PHONY: bench-data
+bench-data: $(BUILD)/venvs/ml ## Near-duplicates against datasketch, and what both miss (1 minute).
+	@$(ML_PYTHON) -m tests.bench.data
+
 # --- the demo ------------------------------------------------------------------------------------
 
 .PHONY: demo

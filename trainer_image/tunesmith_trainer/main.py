@@ -24,6 +24,7 @@ from tunesmith.api.trainer_contract import (
     EvaluationPlan,
     ExitCode,
     MergePlan,
+    PreparationPlan,
     RemovalPlan,
     TerminationMessage,
     TrainingPlan,
@@ -58,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def carry_out(plan: AnyPlan, board: ProgressBoard) -> TerminationMessage:
     match plan:
+        case PreparationPlan():
+            from tunesmith_trainer.prepare.recipe import prepare
+
+            log.info("preparing for %s", plan.owner)
+            return TerminationMessage(preparation=prepare(plan, board))
         case TrainingPlan():
             from tunesmith_trainer.train.recipe import train
 

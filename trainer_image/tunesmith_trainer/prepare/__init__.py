@@ -1,0 +1,1 @@
+"""Making the data ready, before a GPU is asked for."""
