@@ -15,10 +15,10 @@ from tunesmith.kube.attempts import (
     Remembered,
     Start,
     WaitUntil,
-    latest_attempt,
     next_step,
     outdated_children,
 )
+from tunesmith.kube.observed_attempt import latest_attempt
 
 from tests.unit.operator import given
 

@@ -14,8 +14,8 @@ from tunesmith.api.trainer_contract import TerminationMessage
 from tunesmith.api.verdict import ConfidenceInterval, Verdict, judge
 from tunesmith.evalrun.plan import Observed, plan
 from tunesmith.evalrun.verdict import judge_all, worst
-from tunesmith.kube.attempts import latest_attempt
 from tunesmith.kube.conditions import find
+from tunesmith.kube.observed_attempt import latest_attempt
 from tunesmith.kube.plan import Plan
 
 from tests.unit.operator import given
