@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import IntEnum, StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -207,20 +207,6 @@ class TrainingPlan(ApiModel):
     rendezvous: str | None = None
 
 
-#: What of a TrainingPlan only says how the work is spread: another spread, the same result.
-_SPREAD = ("nodes", "processesPerNode", "rendezvous", "reportTo")
-_SPREAD_OF_MEMORY = (
-    "microBatchSize",
-    "gradientAccumulation",
-    "activationCheckpointing",
-    "parallelism",
-    "processes",
-    "predictedPeakBytes",
-    "predictedTokensPerSecond",
-    "gpuMemoryBytes",
-)
-
-
 class PlannedQuestions(PlannedSource):
     """Rows that are asked, or that a prompt is chosen on."""
 
@@ -295,23 +281,9 @@ PLAN_READER: TypeAdapter[AnyPlan] = TypeAdapter(Plan)
 
 
 def plan_digest(plan: AnyPlan) -> str:
-    """sha256 of the plan in canonical JSON: equal plans, equal digests.
-
-    Of a TrainingPlan without what changes from attempt to attempt: the next one after too little
-    memory makes the same result from smaller pieces, and goes on from the checkpoints.
-    """
-    said = plan.to_json()
-    if isinstance(plan, TrainingPlan):
-        memory = {
-            key: said["memory"][key] for key in said["memory"] if key not in _SPREAD_OF_MEMORY
-        }
-        said = {key: said[key] for key in said if key not in _SPREAD} | {"memory": memory}
-    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    """sha256 of the plan in canonical JSON: equal plans, equal digests."""
+    canonical = json.dumps(plan.to_json(), sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
-
-
-def _without(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if key not in names}
 
 
 class ProgressReport(ApiModel):

@@ -142,3 +142,10 @@ def test_the_platforms_benchmark_is_off_unless_it_is_chosen() -> None:
 def test_an_unusable_choice_is_named_at_start(size: str, data: str) -> None:
     with pytest.raises(SystemExit, match="TUNESMITH_GENERAL_KNOWLEDGE"):
         general_knowledge(size, data)
+
+
+def test_the_memory_of_a_gpu_is_the_platforms_to_say() -> None:
+    assert settings_from(IMAGES).gpu_memory == "80Gi"
+    assert settings_from({**IMAGES, "TUNESMITH_GPU_MEMORY": "141Gi"}).gpu_memory == "141Gi"
+    with pytest.raises(SystemExit, match="TUNESMITH_GPU_MEMORY is 'much'"):
+        settings_from({**IMAGES, "TUNESMITH_GPU_MEMORY": "much"})

@@ -9,7 +9,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJobStatus, JobState, Progress, TrainingPhase
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import Condition, ConditionStatus
-from tunesmith.api.trainer_contract import ExitCode, ProgressReport, plan_digest
+from tunesmith.api.trainer_contract import ExitCode, ProgressReport
 from tunesmith.api.verdict import Verdict
 from tunesmith.finetunejob.decision import Observed, Prepared
 from tunesmith.finetunejob.objects import training_plan
@@ -221,16 +221,16 @@ def first_job(**spec: Any) -> given.Raw:
     return dict(made.create[-1])
 
 
-def test_every_attempt_has_the_same_plan_digest_so_that_a_result_is_found_again() -> None:
-    def digest(number: int, memory: MemoryPlan, **resources: Any) -> str:
-        job = given.finetunejob(resources=resources)
+def test_attempts_differ_in_nothing_but_where_they_meet_and_how_they_fit_into_memory() -> None:
+    def planned_for(number: int, memory: MemoryPlan) -> given.Raw:
+        job = given.finetunejob(resources={"nodes": 2})
         data = Prepared(given.PREPARED_URI, given.receipt(), given.memory_plan())
         name = f"triage-train-{number}"
-        return plan_digest(training_plan(job, name, data, memory, given.SETTINGS))
+        return training_plan(job, name, data, memory, given.SETTINGS).to_json()
 
-    first = digest(1, given.memory_plan(), nodes=2)
-    assert first == digest(2, given.memory_plan(micro_batch_size=2), nodes=2)
-    assert first != digest(1, given.memory_plan(method="QLoRA"), nodes=2)
+    first = planned_for(1, given.memory_plan())
+    second = planned_for(2, given.memory_plan(micro_batch_size=2))
+    assert {key for key in first if first[key] != second[key]} == {"memory", "rendezvous"}
 
 
 def test_the_training_pod_has_no_token_and_no_privileges() -> None:
