@@ -33,7 +33,8 @@ def team() -> Iterator[Kubectl]:
     kubectl.apply(str(ROOT / "examples" / "demo" / "loader.yaml"))
     kubectl.wait("pod/loader", "Ready", 60)
     program = Path(__file__).with_name("played_trainer.py").read_bytes()
-    copy_in(kubectl, {"played/tunesmith_trainer/__main__.py": program})
+    folder = "played/tunesmith_trainer"
+    copy_in(kubectl, {f"{folder}/__init__.py": b"", f"{folder}/__main__.py": program})
     yield kubectl
     kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false")
 
@@ -146,13 +147,13 @@ def test_nobody_approves_in_another_ones_name(team: Kubectl) -> None:
     job = finetunejob("signed", suspend=True)
     team.apply(job)
     me = own_name(team)
-    for annotations in (
+    for wrong in (
         {DATA: "sha256:1", BY: "somebody-else"},
         {DATA: "sha256:1"},
         {BY: "somebody-else"},
     ):
         with pytest.raises(KubectlError, match="approved in one's own name"):
-            annotate(team, "signed", **annotations)
+            annotate(team, "signed", **wrong)
     with pytest.raises(KubectlError, match=f"tunesmith.dev/approved-by to {me}"):
         annotate(team, "signed", **{DATA: "sha256:1"})
     annotate(team, "signed", **{DATA: "sha256:1", BY: me})
