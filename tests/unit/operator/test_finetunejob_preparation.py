@@ -78,8 +78,8 @@ def test_training_must_share_no_text_with_what_it_is_evaluated_on() -> None:
     suites = [
         {"name": "own", "dataset": {"uri": "pvc://data/own.jsonl", "format": "Alpaca"}},
         {"name": "small", "dataset": {"uri": "configmap://small/rows.jsonl"}},
+        {"name": "quiz", "dataset": {"uri": "pvc://data/quiz", "format": "MultipleChoice"}},
         {"name": "far", "dataset": {"uri": "hf://datasets/org/name/far.jsonl"}},
-        {"name": "mmlu", "benchmark": {"name": "mmlu"}},
     ]
     dataset = {
         "uri": "pvc://data/tickets.jsonl",
@@ -198,8 +198,8 @@ def test_what_does_not_fit_is_refused_for_good() -> None:
     assert not made.create
 
 
-def test_a_retry_with_another_learning_rate_prepares_nothing_anew() -> None:
-    status = given.prepared(attempt=1)
+def retry(status: given.Raw) -> Plan:
+    """The plan after a failed verdict, with this status."""
     jobs = [given.batch_job(finished="Complete")]
     run = given.evalrun(
         status={
@@ -211,9 +211,19 @@ def test_a_retry_with_another_learning_rate_prepares_nothing_anew() -> None:
         suites=[{"name": "mmlu", "benchmark": {"name": "mmlu"}}],
     )
     job = given.finetunejob(status=status, evaluation={"onFailure": "Retry"})
-    made = planned(seen(job, jobs, pods=[given.ended(given.trained(), 0)], eval_runs=[run]))
+    return planned(seen(job, jobs, pods=[given.ended(given.trained(), 0)], eval_runs=[run]))
+
+
+def test_a_retry_with_another_learning_rate_prepares_nothing_anew() -> None:
+    made = retry(given.prepared(attempt=1))
     assert names(made)[-1] == ("Job", "triage-train-2")
     assert created_plan(made)["prepared"]["uri"] == given.PREPARED_URI
+
+
+def test_a_retry_of_a_job_that_forgot_where_its_data_is_prepares_first() -> None:
+    made = retry({})
+    assert names(made)[-1] == ("Job", "triage-prepare-1")
+    assert status_of(made).artifact == given.artifact()
 
 
 def spoilt() -> tuple[list[given.Raw], list[given.Raw]]:
