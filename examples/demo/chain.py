@@ -99,7 +99,7 @@ def follow(kubectl: Kubectl, say: Say, seconds: float) -> None:
             say(line)
             told, told_state, told_at = line, state, time.monotonic()
         if job.get("status", {}).get("state") in ("Rejected", "Failed"):
-            raise SystemExit(conditions(job)["Ready"]["message"])
+            raise SystemExit(conditions(job)["Stalled"]["message"])
         if _serves(deployment, JOB):
             return
         time.sleep(FOLLOW_SECONDS)

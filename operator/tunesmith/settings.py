@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from kubernetes.utils.quantity import parse_quantity
+
 from tunesmith.api.evaluation_suite import BenchmarkSize
 from tunesmith.api.locations import PVC_PATTERN
 
@@ -35,6 +37,8 @@ class Settings:
     operator_image: str
     operator_namespace: str
     image_pull_policy: str = "IfNotPresent"
+    #: Memory of one GPU of this cluster, for jobs that do not say.
+    gpu_memory: str = "80Gi"
     #: Where KEDA finds vLLM's metrics; empty: there is no autoscaling.
     prometheus_address: str = ""
     #: None: only what a job asks for itself is measured.
@@ -68,6 +72,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         serving_image=required("SERVING_IMAGE"),
         operator_image=required("OPERATOR_IMAGE"),
         operator_namespace=environment.get("TUNESMITH_NAMESPACE") or _own_namespace(),
+        gpu_memory=_gpu_memory(environment),
         prometheus_address=environment.get("TUNESMITH_PROMETHEUS_ADDRESS", ""),
         general_knowledge=_general_knowledge(environment),
         image_pull_policy=environment.get("TUNESMITH_IMAGE_PULL_POLICY", "IfNotPresent"),
@@ -77,6 +82,17 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         progress_interval=seconds("PROGRESS_INTERVAL", Settings.progress_interval),
         first_retry_delay=seconds("FIRST_RETRY_DELAY", Settings.first_retry_delay),
     )
+
+
+def _gpu_memory(environment: Mapping[str, str]) -> str:
+    text = environment.get("TUNESMITH_GPU_MEMORY") or Settings.gpu_memory
+    try:
+        parse_quantity(text)
+    except ValueError:
+        raise SystemExit(
+            f"TUNESMITH_GPU_MEMORY is {text!r}: write a quantity such as 80Gi"
+        ) from None
+    return text
 
 
 def _general_knowledge(environment: Mapping[str, str]) -> GeneralKnowledge | None:

@@ -88,10 +88,32 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
     ({"dataset.uri": "configmap://small"}, "configmap://NAME/KEY"),
     ({"dataset.format": "Chat"}, 'supported values: "Auto", "Messages", "ShareGPT", "Alpaca"'),
     (
+        {"dataset.decontaminateAgainst": [HUB]},
+        "dataset.decontaminateAgainst takes pvc://CLAIM/PATH or configmap://NAME/KEY",
+    ),
+    ({"dataset.decontaminateAgainst": ["pvc://data/../x"]}, "a uri must not contain '..'"),
+    (
+        {"dataset.decontaminateAgainst": [f"pvc://data/{number}" for number in range(9)]},
+        "must have at most 8 items",
+    ),
+    (
+        {"dataset.nearDuplicates": {"similarity": 0.2}},
+        "nearDuplicates.similarity must be between 0.5 and 1; 0.8 is usual",
+    ),
+    ({"dataset.maxLostTokens": 2}, "dataset.maxLostTokens must be between 0 and 1"),
+    ({"dataset.review": {"examples": 0}}, "review.examples must be between 1 and 1000"),
+    (
         {"dataset.heldOut": {"fraction": 0.01}},
         "heldOut.fraction must be between 0.1 and 0.5; at least a tenth of the data must stay",
     ),
-    ({"method": "lora"}, 'supported values: "LoRA"'),
+    ({"method": "lora"}, 'supported values: "Auto", "LoRA", "QLoRA", "DoRA", "QDoRA", "Full"'),
+    ({"backend": "Unsloth", "method": "DoRA"}, "Unsloth trains LoRA or QLoRA on exactly one GPU"),
+    ({"backend": "Unsloth", "resources": {"gpus": 2}}, "set resources.gpus to 1"),
+    ({"backend": "Unsloth", "resources": {"nodes": 2}}, "set resources.gpus to 1"),
+    (
+        {"lora": {"initLoraWeights": "PiSSA"}},
+        'supported values: "Default", "Gaussian", "Orthogonal"',
+    ),
     ({"lora": {"rank": 0}}, "lora.rank must be between 1 and 512; start at 16"),
     ({"lora": {"rank": 1024}}, "lora.rank must be between 1 and 512"),
     ({"lora": {"alpha": 0}}, "lora.alpha must be between 1 and 2048; use rank or twice"),
@@ -119,6 +141,11 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
         {"output.oci": {"reference": "registry.example.com/triage"}},
         "output.oci.reference must be REGISTRY[:PORT]/REPOSITORY:TAG",
     ),
+    ({"training": {"microBatchSize": 0}}, "training.microBatchSize must be between 1 and 1024"),
+    ({"training": {"checkpointMinutes": 0}}, "training.checkpointMinutes must be between 1"),
+    ({"training": {"earlyStoppingPatience": 0}}, "training.earlyStoppingPatience must be between"),
+    ({"training": {"optimizer": "Lion"}}, 'supported values: "Auto", "AdamW", "AdamW8bit"'),
+    ({"training": {"parallelism": "FSDP"}}, 'supported values: "Auto", "DDP", "FSDP2"'),
     ({"evaluation": {"metric": "F1"}}, '"ExactMatch", "Accuracy", "MacroF1", "TokenF1"'),
     ({"evaluation": {"metric": "Rating"}}, "metric Rating is what MT-Bench has"),
     ({"evaluation": {"preflight": "No"}}, 'supported values: "Skip", "Advise", "Require"'),
@@ -141,7 +168,13 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
     ),
     ({"evaluation": {"maxItems": 1}}, "evaluation.maxItems must be between 2 and 100000"),
     ({"resources": {"gpus": -1}}, "resources.gpus must be between 0 and 16"),
-    ({"resources": {"gpus": 2}}, "training and evaluation use one GPU"),
+    ({"resources": {"gpus": 17}}, "resources.gpus must be between 0 and 16"),
+    ({"resources": {"nodes": 0}}, "resources.nodes must be between 1 and 64"),
+    ({"resources": {"gpus": 0, "nodes": 5}}, "resources.nodes may be at most 4 without GPUs"),
+    ({"resources": {"gpuMemory": "a lot"}}, "must be a Kubernetes quantity such as 500m, 2 or"),
+    ({"reportTo": [{"kind": "MLflow"}]}, "reportTo.uri is needed for MLflow and WandB"),
+    ({"reportTo": [{"kind": "MLflow", "uri": "mlflow:5000"}]}, "must be an http:// or https://"),
+    ({"ttlSecondsAfterFinished": -1}, "ttlSecondsAfterFinished must be 0 or more seconds"),
     ({"resources": {"memory": "a lot"}}, "must be a Kubernetes quantity such as 500m, 2 or 16Gi"),
     ({"backoffLimit": -1}, "backoffLimit must be between 0 and 100"),
     ({"activeDeadlineSeconds": 0}, "activeDeadlineSeconds must be at least 1 second"),
@@ -302,10 +335,16 @@ def test_a_name_that_would_not_fit_its_children_is_refused(
 @pytest.mark.parametrize(
     ("kind", "patch", "sentence"),
     [
-        (
-            "FineTuneJob",
-            {"training": {"epochs": 4}},
-            "the spec of a FineTuneJob cannot be changed",
+        *(
+            ("FineTuneJob", patch, "the spec of a FineTuneJob cannot be changed (but for suspend")
+            for patch in (
+                {"training": {"epochs": 4}},
+                {"dataset": {"review": {"required": True}}},
+                {"resources": {"nodes": 2}},
+                {"activeDeadlineSeconds": 60},
+                {"adapterName": "other"},
+                {"suspend": True, "backoffLimit": 9},
+            )
         ),
         ("EvalRun", {"backoffLimit": 9}, "the spec of an EvalRun cannot be changed"),
         (
@@ -324,6 +363,16 @@ def test_what_must_not_change_later_cannot(
     assert sentence in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "patch", [{"suspend": True}, {"ttlSecondsAfterFinished": 86400}, {"suspend": False}]
+)
+def test_a_job_can_be_suspended_and_given_a_time_to_live(kubectl: Kubectl, patch: Object) -> None:
+    kubectl.apply(manifest("FineTuneJob", {}, name="first"))
+    kubectl.run("patch", "finetunejob", "first", "--type=merge", "-p", json.dumps({"spec": patch}))
+    spec = kubectl.get("finetunejob", "first")["spec"]
+    assert {key: spec[key] for key in patch} == patch
+
+
 def test_an_adapterdeployment_can_be_scaled(kubectl: Kubectl) -> None:
     kubectl.apply(manifest("AdapterDeployment", {}, name="serving"))
     kubectl.run("scale", "adapterdeployment", "serving", "--replicas=3")
@@ -339,6 +388,7 @@ def test_kubectl_explain_teaches(default_namespace: Kubectl) -> None:
     "file",
     [
         "examples/finetune.yaml",
+        "examples/training.yaml",
         "examples/evalrun.yaml",
         "examples/evaluation.yaml",
         "examples/serving.yaml",

@@ -119,7 +119,7 @@ FAULTS = [
         "account-missing",
         {"podTemplate": {"serviceAccountName": "later"}},
         "NoPod",
-        "`kubectl describe job account-missing-train-1` says which",
+        "`kubectl describe job account-missing-prepare-1` says which",
         lambda kubectl: kubectl.run("create", "serviceaccount", "later"),
     ),
     Fault(
@@ -231,7 +231,7 @@ def test_the_fault_is_named_with_its_remedy(faulty: Kubectl, fault: Fault) -> No
 
 def test_of_many_attempts_only_the_last_two_are_kept(faulty: Kubectl) -> None:
     deadline = time.monotonic() + 120
-    while faulty.get("finetunejob", "dataset-empty")["status"]["attempt"] < 3:
+    while faulty.get("finetunejob", "dataset-empty")["status"]["preparation"]["attempt"] < 3:
         assert time.monotonic() < deadline
         time.sleep(1)
     kept = faulty.list("jobs", "tunesmith.dev/finetunejob=dataset-empty")
@@ -259,10 +259,12 @@ def test_a_name_that_is_taken_is_told_and_the_job_goes_on_when_it_is_free(faulty
             "FineTuneJob",
             "taken",
             {
-                "baseModel": {"uri": "pvc://models/tiny"},
-                "dataset": {"uri": "configmap://nowhere/rows.jsonl"},
+                "baseModel": {"uri": "pvc://library/models/tiny"},
+                "dataset": {"uri": "pvc://library/rows.jsonl"},
                 "output": {"uri": "pvc://adapters"},
-                "resources": {"gpus": 0},
+                "training": {"maxLength": 256},
+                "evaluation": {"maxNewTokens": 4},
+                "resources": {"gpus": 0, "memory": "2Gi"},
             },
         ),
     ):
@@ -275,10 +277,14 @@ def test_a_name_that_is_taken_is_told_and_the_job_goes_on_when_it_is_free(faulty
             }
         )
 
-    told = wait_for_reason(faulty, "taken", "NameTaken", 60)
+    told = wait_for_reason(faulty, "taken", "NameTaken", 120)
     assert "EvalRun taken-preflight exists and belongs to something else" in told["message"]
     faulty.run("delete", "evalrun", "taken-preflight", "--wait")
-    wait_for_reason(faulty, "taken", "ConfigMapNotFound", 30)
+    deadline = time.monotonic() + 30
+    while not (own := faulty.find("evalrun", "taken-preflight")):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert own["metadata"]["ownerReferences"][0]["name"] == "taken"
     faulty.run("delete", "finetunejob", "taken")
 
 

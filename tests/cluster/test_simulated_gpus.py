@@ -72,23 +72,33 @@ def until_state(kubectl: Kubectl, *states: str) -> Object:
 def test_without_a_gpu_the_job_says_what_is_missing_and_goes_on_when_one_comes(
     team: Kubectl, request: pytest.FixtureRequest
 ) -> None:
-    team.apply(gpu_job({"message": given.trained().to_line()}))
+    # One last word for the pods of both stages: each is asked for its own part of it.
+    both = given.outcome().model_copy(update={"training": given.trained().training})
+    team.apply(gpu_job({"message": both.to_line()}))
     stalled = conditions(until_state(team, "Waiting"))["Stalled"]
     assert stalled["reason"] == "Unschedulable"
     assert "No node can take the pod" in stalled["message"]
     request.getfixturevalue("gpus")
     team.wait("finetunejob/on-a-gpu", "Succeeded", 60)
-    (pod,) = team.list("pods", "tunesmith.dev/finetunejob=on-a-gpu")
+    prepared, pod = (
+        team.list("pods", f"tunesmith.dev/finetunejob=on-a-gpu,tunesmith.dev/stage={stage}")[0]
+        for stage in ("prepare", "train")
+    )
+    assert "nvidia.com/gpu" not in prepared["spec"]["containers"][0]["resources"]["limits"]
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert pod["spec"]["nodeName"] == "gpu-0"
 
 
 def test_running_out_of_memory_counts_and_ends_at_the_limit(team: Kubectl, gpus: None) -> None:
-    team.apply(gpu_job({"exit-code": "137", "reason": "OOMKilled"}, backoffLimit=1))
+    killed = {"exit-code": "137", "reason": "OOMKilled", "only": "train"}
+    team.apply(gpu_job({**killed, "message": given.outcome().to_line()}, backoffLimit=1))
     job = until_state(team, "Failed")
     status = job["status"]
     assert (status["attempt"], status["countedFailures"]) == (2, 2)
     assert status["failure"]["class"] == "OutOfMemory"
+    assert status["usage"]["attempts"] == 2
+    assert status["usage"]["gpuSeconds"] >= 2
+    assert status["plan"]["microBatchSize"] == given.memory_plan().micro_batch_size // 2
     assert "lower training.microBatchSize" in conditions(job)["Succeeded"]["message"]
     with pytest.raises(KubectlError):
         team.wait("finetunejob/on-a-gpu", "Succeeded", 1)

@@ -11,7 +11,8 @@ from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.api import GROUP
 from tunesmith.api.objects import AttemptStatus
 from tunesmith.kube.advance import Advance, advance
-from tunesmith.kube.attempts import Attempt, AttemptState, finished, latest_attempt
+from tunesmith.kube.attempts import Attempt, AttemptState
+from tunesmith.kube.observed_attempt import finished, latest_attempt
 from tunesmith.settings import Settings
 
 Object = dict[str, Any]

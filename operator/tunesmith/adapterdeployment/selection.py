@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tunesmith.api.adapter_selection import GateRule, NamedAdapter
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob
 from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.serving_status import RejectedAdapter
 from tunesmith.api.verdict import Verdict
@@ -109,6 +109,12 @@ def _judge_job(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | R
         return _rejected(name, "BeingDeleted", "The job is being deleted.")
     if job.spec.base_model.uri != deployment.spec.base_model.uri:
         return _rejected(name, "OtherBaseModel", _other_base_model(deployment, job))
+    if artifact and artifact.kind is ArtifactKind.MODEL:
+        message = (
+            f"The job made a model, and this deployment serves adapters only: serve {artifact.uri} "
+            "as baseModel.uri of another AdapterDeployment."
+        )
+        return _rejected(name, "NotAnAdapter", message)
     if served_name == base_model_name(deployment):
         return _rejected(name, "NameTaken", NAME_TAKEN)
     if parse_location(job.spec.output.uri).scheme is not Scheme.PVC:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -285,6 +285,11 @@ class Preparation(AttemptStatus):
     """The preparation of the data, on a CPU, before a GPU is asked for."""
 
     uri: Uri | None = Field(default=None, description="Folder of the prepared examples.")
+    warnings: list[Annotated[str, Field(max_length=1024)]] = Field(
+        default_factory=list,
+        max_length=16,
+        description="What is worth telling about the data, a sentence each.",
+    )
 
 
 class GpuSeconds(ApiModel):
@@ -372,6 +377,7 @@ class FineTuneJobStatus(AttemptStatus):
         max_length=16,
         description=(
             "Succeeded: trained and stored. Ready: passed its evaluation and may be served. "
+            "Finished: Ready, Rejected or Failed. Suspended: by spec.suspend. "
             "Prepared: the data is fit to train on. Reviewed: a person approved it. "
             "Preflight: the base model is where fine-tuning pays off. "
             "Reconciling, Stalled: for tools. Warning: something outside the proven range."

@@ -19,6 +19,7 @@ from tunesmith.api.trainer_contract import (
 )
 from tunesmith.evalrun.verdict import gates_of
 from tunesmith.kube.attempts import Start
+from tunesmith.kube.labels import queue_labels
 from tunesmith.kube.pod_spec import key_from
 from tunesmith.kube.sources import Role, Source
 from tunesmith.kube.trainer_job import TrainerJob
@@ -65,6 +66,7 @@ def evaluation_job(
         template=spec.pod_template,
         image=settings.trainer_image,
         image_pull_policy=settings.image_pull_policy,
+        queue=queue_labels(run.metadata),
     ).objects()
 
 

@@ -8,9 +8,10 @@ from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.objects import Kind
 from tunesmith.evalrun.objects import sources_read
 from tunesmith.evalrun.plan import Observed
-from tunesmith.kube.attempts import AttemptState, latest_attempt
+from tunesmith.kube.attempts import AttemptState
 from tunesmith.kube.cluster import Cluster
 from tunesmith.kube.labels import is_controlled_by, owner_labels
+from tunesmith.kube.observed_attempt import latest_attempt
 from tunesmith.kube.pod_http import PodHttp
 
 

@@ -15,7 +15,7 @@ from tunesmith.api.evalrun import (
     SuiteResult,
 )
 from tunesmith.api.evaluation_suite import OnInconclusive
-from tunesmith.api.finetunejob import FineTuneJob, JobState
+from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob, JobState
 from tunesmith.api.sample_size import WORTH_SEEING_POINTS, detectable_points
 from tunesmith.api.trainer_contract import EvaluationOutcome, ProgressReport
 from tunesmith.api.verdict import MOST_FAILED_PERCENT, Verdict
@@ -103,7 +103,7 @@ def _adapter(observed: Observed) -> JudgedAdapter | None:
         return JudgedAdapter(adapter.uri, adapter.digest, adapter.secret_ref)
     job = observed.named_job
     artifact = job.status.artifact if job else None
-    if job is None or artifact is None:
+    if job is None or artifact is None or artifact.kind is ArtifactKind.MODEL:
         return None
     return JudgedAdapter(artifact.uri, artifact.digest, job.spec.output.secret_ref)
 
@@ -180,6 +180,7 @@ def _sentence(result: SuiteResult) -> str:
 
 STATES = {
     Stage.PENDING: EvalState.PENDING,
+    Stage.QUEUED: EvalState.PENDING,
     Stage.RUNNING: EvalState.RUNNING,
     Stage.WAITING: EvalState.WAITING,
     Stage.RETRYING: EvalState.RETRYING,
@@ -215,6 +216,12 @@ def _lack_of_adapter(observed: Observed) -> tuple[Trouble, bool] | None:
     adapter, job = observed.run.spec.adapter, observed.named_job
     if adapter is None or adapter.job is None or _adapter(observed):
         return None
+    if job and job.status.artifact:
+        message = (
+            f"The FineTuneJob {adapter.job} made a model, not an adapter: delete this run and "
+            "apply it with mergedModel, the uri and digest of the job's status.artifact."
+        )
+        return Trouble("NoAdapter", message), True
     if job is None:
         message = (
             f"The FineTuneJob {adapter.job} does not exist: apply it, or delete this run and apply "

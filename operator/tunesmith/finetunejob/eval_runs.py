@@ -6,7 +6,13 @@ from typing import Any
 
 from tunesmith.api import API_VERSION
 from tunesmith.api.dataset import DatasetReceipt
-from tunesmith.api.evalrun import AdapterSource, EvalRun, EvalRunSpec, EvalState
+from tunesmith.api.evalrun import (
+    AdapterSource,
+    EvalRun,
+    EvalRunSpec,
+    EvalState,
+    MergedModelSource,
+)
 from tunesmith.api.evaluation_suite import (
     Benchmark,
     EvaluationDataset,
@@ -16,14 +22,14 @@ from tunesmith.api.evaluation_suite import (
     QuestionFormat,
     Suite,
 )
-from tunesmith.api.finetunejob import Artifact, FineTuneJob
+from tunesmith.api.finetunejob import Artifact, ArtifactKind, FineTuneJob
 from tunesmith.api.job_evaluation import HELD_OUT_SUITE
-from tunesmith.api.locations import Scheme, parse_location
-from tunesmith.api.objects import Kind
+from tunesmith.api.objects import Kind, Resources
 from tunesmith.api.trainer_contract import HELD_OUT_FILE, PROMPT_EXAMPLES_FILE
+from tunesmith.finetunejob.decision import Prepared
 from tunesmith.finetunejob.sources import output, output_folder
 from tunesmith.kube.conditions import find, is_true
-from tunesmith.kube.labels import child_metadata
+from tunesmith.kube.labels import child_metadata, queue_labels
 from tunesmith.kube.pods import Trouble
 from tunesmith.settings import Settings
 
@@ -42,24 +48,12 @@ def eval_run_name(job: FineTuneJob, artifact: Artifact) -> str:
     return f"{job.metadata.name}-{artifact.digest.removeprefix('sha256:')[:8]}"
 
 
-def preflight_run(job: FineTuneJob, settings: Settings) -> Object:
-    """The EvalRun of the base model alone, on the examples that this job will hold out.
+def preflight_run(job: FineTuneJob, prepared: Prepared, settings: Settings) -> Object:
+    """The EvalRun of the base model alone, on the examples that are held out.
 
     What the base model answers is kept: the EvalRun after training does not ask again.
     """
-    dataset = job.spec.dataset
-    held_out = _held_out_suite(
-        job,
-        EvaluationDataset(
-            uri=dataset.uri,
-            secret_ref=dataset.secret_ref,
-            # Of other files, an EvalRun's digest is about the rows.
-            digest=dataset.digest if _is_https(dataset.uri) else None,
-            format=QuestionFormat(dataset.format),
-            held_out=dataset.held_out,
-        ),
-        PromptedBase(system_prompts=job.spec.evaluation.system_prompts),
-    )
+    held_out = _held_out_suite(job, prepared.uri, prepared.dataset)
     # Ratings of the base model alone would help nobody: both sides are rated in one run.
     further = [each for each in _further_suites(job, settings) if not each.mt_bench]
     return _eval_run(job, preflight_name(job), [held_out, *further])
@@ -68,23 +62,8 @@ def preflight_run(job: FineTuneJob, settings: Settings) -> Object:
 def eval_run(
     job: FineTuneJob, artifact: Artifact, dataset: DatasetReceipt | None, settings: Settings
 ) -> Object:
-    """The EvalRun that decides whether this adapter may be served."""
-    wanted, secret = job.spec.evaluation, job.spec.output.secret_ref
-    held_out = _held_out_suite(
-        job,
-        EvaluationDataset(
-            uri=f"{artifact.uri}/{HELD_OUT_FILE}",
-            secret_ref=secret,
-            format=QuestionFormat.MESSAGES,
-            digest=dataset.held_out_digest if dataset else None,
-        ),
-        PromptedBase(
-            examples=PromptExamples(
-                uri=f"{artifact.uri}/{PROMPT_EXAMPLES_FILE}", secret_ref=secret
-            ),
-            system_prompts=wanted.system_prompts,
-        ),
-    )
+    """The EvalRun that decides whether this adapter may be served, or this model used."""
+    wanted = job.spec.evaluation
     gate = Gate(
         suite=HELD_OUT_SUITE,
         minimum_difference=wanted.minimum_difference,
@@ -93,10 +72,15 @@ def eval_run(
     return _eval_run(
         job,
         eval_run_name(job, artifact),
-        [held_out, *_further_suites(job, settings)],
-        adapter=AdapterSource(uri=artifact.uri, digest=artifact.digest, secret_ref=secret),
+        [_held_out_suite(job, artifact.uri, dataset), *_further_suites(job, settings)],
+        artifact=artifact,
         gates=[gate, *wanted.gates],
     )
+
+
+def is_over(run: EvalRun) -> bool:
+    """Whether it has measured, or never will."""
+    return is_true(run.status.conditions, "Succeeded") or has_failed(run)
 
 
 def trouble(run: EvalRun) -> Trouble | None:
@@ -125,13 +109,24 @@ def how_far(run: EvalRun) -> str:
     return f" ({percent}%)" if percent is not None else ""
 
 
-def _held_out_suite(
-    job: FineTuneJob, dataset: EvaluationDataset, prompted_base: PromptedBase
-) -> Suite:
-    wanted = job.spec.evaluation
+def _held_out_suite(job: FineTuneJob, folder: str, dataset: DatasetReceipt | None) -> Suite:
+    """The held-out examples of a folder, and those of the training side to choose a prompt on.
+
+    Prepared data and artifact hold the same ones, so that both runs ask the same.
+    """
+    wanted, secret = job.spec.evaluation, job.spec.output.secret_ref
+    prompted_base = PromptedBase(
+        examples=PromptExamples(uri=f"{folder}/{PROMPT_EXAMPLES_FILE}", secret_ref=secret),
+        system_prompts=wanted.system_prompts,
+    )
     return Suite(
         name=HELD_OUT_SUITE,
-        dataset=dataset,
+        dataset=EvaluationDataset(
+            uri=f"{folder}/{HELD_OUT_FILE}",
+            secret_ref=secret,
+            format=QuestionFormat.MESSAGES,
+            digest=dataset.held_out_digest if dataset else None,
+        ),
         metric=wanted.metric,
         prompted_base=prompted_base if wanted.prompted_base else None,
         max_items=wanted.max_items,
@@ -154,12 +149,15 @@ def _eval_run(
     job: FineTuneJob,
     name: str,
     suites: list[Suite],
-    adapter: AdapterSource | None = None,
+    artifact: Artifact | None = None,
     gates: list[Gate] | None = None,
 ) -> Object:
+    adapter, merged_model = _judged(job, artifact) if artifact else (None, None)
+    asked = job.spec.resources
     spec = EvalRunSpec(
         base_model=job.spec.base_model,
         adapter=adapter,
+        merged_model=merged_model,
         suites=suites,
         gates=gates or [],
         output_uri=output_folder(job).within("evaluations").uri,
@@ -167,17 +165,26 @@ def _eval_run(
         # the same, answers the same.
         base_results_uri=output(job).within(f"{job.metadata.namespace}/base-results").uri,
         output_secret_ref=job.spec.output.secret_ref,
-        resources=job.spec.resources,
+        resources=Resources(gpus=min(1, asked.gpus), cpu=asked.cpu, memory=asked.memory),
         backoff_limit=job.spec.backoff_limit,
         pod_template=job.spec.pod_template,
     )
+    metadata = child_metadata(Kind.FINE_TUNE_JOB, job.metadata, name)
+    # Its GPU is counted by the same queue.
+    metadata["labels"] |= queue_labels(job.metadata)
     return {
         "apiVersion": API_VERSION,
         "kind": str(Kind.EVAL_RUN),
-        "metadata": child_metadata(Kind.FINE_TUNE_JOB, job.metadata, name),
+        "metadata": metadata,
         "spec": spec.to_json(),
     }
 
 
-def _is_https(uri: str) -> bool:
-    return parse_location(uri).scheme is Scheme.HTTPS
+def _judged(
+    job: FineTuneJob, artifact: Artifact
+) -> tuple[AdapterSource | None, MergedModelSource | None]:
+    place = {"uri": artifact.uri, "digest": artifact.digest}
+    secret = job.spec.output.secret_ref
+    if artifact.kind is ArtifactKind.MODEL:
+        return None, MergedModelSource(**place, secret_ref=secret)
+    return AdapterSource(**place, secret_ref=secret), None

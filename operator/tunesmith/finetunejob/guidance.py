@@ -9,23 +9,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesmith.api.dataset import DatasetReceipt
-from tunesmith.api.method import Lora
+from tunesmith.api.finetunejob import FineTuneJobSpec
+from tunesmith.api.method import Lora, Method
 from tunesmith.api.sample_size import WORTH_SEEING_POINTS, detectable_points
 
 FEWEST_EXAMPLES = 100
 MOST_EXAMPLES = 5000
 
 
-def warnings(lora: Lora, dataset: DatasetReceipt | None, held_out_items: int | None) -> list[str]:
+def warnings(
+    spec: FineTuneJobSpec, dataset: DatasetReceipt | None, held_out_items: int | None
+) -> list[str]:
     """One sentence for each thing that is unusual.
 
     ``held_out_items`` are the examples that the verdict rests on, once they are counted.
     """
     return [
-        *_lora_warnings(lora),
+        *(_lora_warnings(spec.lora) if spec.method is not Method.FULL else ()),
+        *_method_warnings(spec.method),
         *(_dataset_warnings(dataset) if dataset else ()),
         *(_sample_warnings(held_out_items) if held_out_items else ()),
     ]
+
+
+def _method_warnings(method: Method) -> Iterator[str]:
+    if method.is_dora:
+        yield (
+            f"vLLM cannot serve an adapter of method {method} beside its base model: serve it with "
+            "strategy: Merged."
+        )
+    if method is Method.FULL:
+        yield (
+            "method Full makes a model, not an adapter: an AdapterDeployment serves it only as a "
+            "base model of its own."
+        )
 
 
 def _lora_warnings(lora: Lora) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Builds the children of a FineTuneJob: the Job of an attempt. ``eval_runs`` has the EvalRuns."""
+"""Builds the Job of an attempt of training. ``eval_runs`` has the EvalRuns."""
 
 from __future__ import annotations
 
@@ -7,37 +7,56 @@ from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_evaluation import Adjustment
+from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import Kind
-from tunesmith.api.trainer_contract import PlannedDataset, TrainingPlan
-from tunesmith.finetunejob import sources
+from tunesmith.api.trainer_contract import TrainingPlan
+from tunesmith.finetunejob import memory, sources
 from tunesmith.finetunejob.adjustments import adjusted, annotation
+from tunesmith.finetunejob.decision import JobStage, Prepared
 from tunesmith.kube.attempts import Start
+from tunesmith.kube.labels import STAGE, queue_labels
 from tunesmith.kube.sources import planned_registry, registry_variables
-from tunesmith.kube.trainer_job import TrainerJob
+from tunesmith.kube.trainer_job import TrainerJob, rendezvous
 from tunesmith.settings import Settings
 
 Object = dict[str, Any]
 
+#: Time for a checkpoint after SIGTERM.
+GRACE_SECONDS = 120
+
 
 def training_job(
-    job: FineTuneJob, start: Start, settings: Settings, changes: Sequence[Adjustment] = ()
+    job: FineTuneJob,
+    start: Start,
+    prepared: Prepared,
+    plan: MemoryPlan,
+    settings: Settings,
+    changes: Sequence[Adjustment] = (),
 ) -> list[Object]:
-    """The Job and its plan for one attempt, with the changes that earlier verdicts led to."""
-    spec = job.spec
+    """The Job, its plan and, for several pods, their Service, for one attempt.
+
+    ``changes`` are those that earlier verdicts led to.
+    """
+    spec, name = job.spec, training_job_name(job, start.number)
     return TrainerJob(
         kind=Kind.FINE_TUNE_JOB,
         owner=job.metadata,
-        name=training_job_name(job, start.number),
+        name=name,
         start=start,
-        plan=training_plan(job, settings, changes),
-        sources=[sources.base_model(job), sources.dataset(job), sources.output(job)],
+        plan=training_plan(job, name, prepared, plan, settings, changes),
+        sources=[sources.base_model(job), sources.output(job)],
         environment=registry_variables(spec.output.oci),
+        whole_secrets=[each.secret_ref for each in spec.report_to if each.secret_ref],
         resources=spec.resources,
+        nodes=spec.resources.nodes,
         template=spec.pod_template,
         image=settings.trainer_image,
         image_pull_policy=settings.image_pull_policy,
         active_deadline_seconds=spec.active_deadline_seconds,
-        annotations=annotation(changes),
+        annotations={**memory.annotation(plan), **annotation(changes)},
+        labels={STAGE: JobStage.TRAIN},
+        queue=queue_labels(job.metadata),
+        grace_seconds=GRACE_SECONDS,
     ).objects()
 
 
@@ -46,22 +65,32 @@ def training_job_name(job: FineTuneJob, attempt: int) -> str:
 
 
 def training_plan(
-    job: FineTuneJob, settings: Settings, changes: Sequence[Adjustment] = ()
+    job: FineTuneJob,
+    job_name: str,
+    prepared: Prepared,
+    plan: MemoryPlan,
+    settings: Settings,
+    changes: Sequence[Adjustment] = (),
 ) -> TrainingPlan:
-    """What the trainer is to do. The same for every attempt with the same changes, so that a
-    result is found again."""
-    spec = job.spec
+    """What the trainer is to do. Attempts with the same changes make the same result, so that it,
+    and the checkpoints on the way to it, are found again."""
+    spec, nodes = job.spec, job.spec.resources.nodes
     return TrainingPlan(
         owner=f"{job.metadata.namespace}/{job.metadata.name}",
         base_model=sources.base_model(job).planned(),
-        dataset=PlannedDataset(
-            **sources.dataset(job).planned().model_dump(), format=spec.dataset.format
-        ),
+        prepared=sources.prepared(job, prepared.uri).planned(),
+        dataset_uri=spec.dataset.uri,
+        dataset=prepared.dataset,
         held_out=spec.dataset.held_out,
-        method=spec.method,
         lora=spec.lora,
         training=adjusted(spec.training, changes),
+        memory=plan,
+        backend=spec.backend,
+        report_to=spec.report_to,
         output=sources.output_folder(job).planned(),
         oci=planned_registry(spec.output.oci),
         image=spec.pod_template.image or settings.trainer_image,
+        nodes=nodes,
+        processes_per_node=max(1, spec.resources.gpus),
+        rendezvous=rendezvous(job_name) if nodes > 1 else None,
     )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
 from tunesmith.api.evaluation_suite import OnInconclusive
 from tunesmith.api.finetunejob import FineTuneJobStatus, JobState
 from tunesmith.api.job_evaluation import JobPreflight
-from tunesmith.finetunejob import preflight
-from tunesmith.finetunejob.decision import Decision, Observed, Results, results
+from tunesmith.finetunejob import expiry, memory, preflight, preparation, review, suspension
+from tunesmith.finetunejob.decision import FINISHED, Decision, Object, Observed, Results, results
 from tunesmith.finetunejob.guidance import warnings
 from tunesmith.finetunejob.judgement import after_training
 from tunesmith.finetunejob.objects import training_job, training_job_name
+from tunesmith.finetunejob.preparation_objects import preparation_job
 from tunesmith.finetunejob.training import training
+from tunesmith.finetunejob.usage import usage
 from tunesmith.kube.advance import kstatus, remembered_attempts
 from tunesmith.kube.attempts import outdated_children
 from tunesmith.kube.conditions import Finding, holds, timestamp, updated
@@ -24,17 +27,25 @@ from tunesmith.settings import Settings
 def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     """What to do about a FineTuneJob, and what its status says."""
     found, base = results(observed), preflight.measured(observed)
-    decision = _decide(observed, found, base, settings, now)
-    start = decision.start
-    if start:
+    decided = _decide(observed, found, base, settings, now)
+    decision = suspension.suspended(decided, observed, found)
+    if decision.start:
         # A new attempt starts from nothing: old results would mislead.
         found = replace(found, artifact=None, progress=None)
-    trained = training_job(observed.job, start, settings, decision.adjustments) if start else ()
+    status = _status(observed, decision, found, base, now)
+    left = expiry.time_left(observed.job, status.conditions, now)
+    waits = [each for each in (decision.requeue_after, left) if each is not None]
     return Plan(
-        status=_status(observed, decision, found, base, now),
-        create=[*trained, *([decision.eval_run] if decision.eval_run else ())],
-        delete=outdated_children(observed.jobs, start),
-        requeue_after=decision.requeue_after,
+        status=status,
+        create=list(_children(observed, decision, found, settings)),
+        delete=[
+            *outdated_children(observed.jobs, decision.start),
+            *outdated_children(observed.preparation_jobs, decision.prepare),
+            *suspension.stopped_children(observed, decision.state),
+        ],
+        suspend=suspension.changes(observed, now),
+        requeue_after=min(waits, default=None),
+        expired=left is not None and not left,
     )
 
 
@@ -45,11 +56,35 @@ def _decide(
     settings: Settings,
     now: datetime,
 ) -> Decision:
+    """The first stage that is not done says what happens."""
+    data = found.prepared
     if found.artifact:
-        return after_training(observed, found, found.artifact, settings)
-    if first := preflight.before_training(observed, base, settings):
+        judged = after_training(observed, found, found.artifact, settings)
+        if judged.start and data is None:
+            return preparation.preparing(observed, found, settings, now)
+        return judged
+    if first := preparation.before_training(observed, found, settings, now):
+        return first
+    if data and (first := review.before_training(observed, found, data)):
+        return first
+    if data and (first := preflight.before_training(observed, data, base, settings)):
         return first
     return training(observed, found, settings, now)
+
+
+def _children(
+    observed: Observed, decision: Decision, found: Results, settings: Settings
+) -> Iterator[Object]:
+    job, data = observed.job, found.prepared
+    if decision.prepare:
+        yield from preparation_job(job, decision.prepare, settings)
+    if decision.start:
+        assert data is not None, "nothing is trained before its data is ready"
+        fitting = memory.of_next_attempt(observed, data)
+        changes = decision.adjustments
+        yield from training_job(job, decision.start, data, fitting, settings, changes)
+    if decision.eval_run:
+        yield decision.eval_run
 
 
 def _status(
@@ -59,19 +94,24 @@ def _status(
     base: JobPreflight | None,
     now: datetime,
 ) -> FineTuneJobStatus:
-    job, before = observed.job, observed.job.status
-    memory = remembered_attempts(
+    job, before, data = observed.job, observed.job.status, found.prepared
+    attempts = remembered_attempts(
         observed.attempt, decision.start, before, has_result=found.artifact is not None
     )
     findings = _findings(observed, decision, found, base)
+    last = memory.of_last_attempt(observed, data)
     return FineTuneJobStatus(
-        **memory,
+        **attempts,
         observed_generation=job.metadata.generation,
         state=decision.state,
         conditions=updated(before.conditions, findings, job.metadata.generation, now),
-        job_name=training_job_name(job, memory["attempt"]) if memory["attempt"] else None,
+        job_name=training_job_name(job, attempts["attempt"]) if attempts["attempt"] else None,
         progress=found.progress,
         dataset=found.dataset,
+        preparation=preparation.remembered(observed, decision, data, now),
+        review=review.remembered(job, data, now),
+        plan=memory.of_next_attempt(observed, data) if decision.start and data else last,
+        usage=usage(observed, suspension.stopped_jobs(observed), now),
         artifact=found.artifact,
         preflight=base,
         evaluation=decision.evaluation,
@@ -84,17 +124,20 @@ def _status(
 def _findings(
     observed: Observed, decision: Decision, found: Results, base: JobPreflight | None
 ) -> list[Finding]:
-    finished = decision.state in {JobState.READY, JobState.REJECTED, JobState.FAILED}
-    findings = [
-        decision.succeeded,
-        decision.ready,
-        *kstatus(decision.state, decision.succeeded, decision.stalled, finished=finished),
-    ]
-    if told := preflight.finding(observed, base):
-        findings.append(told)
+    state, data = decision.state, found.prepared
+    findings = [decision.succeeded, decision.ready]
+    if state is JobState.SUSPENDED:
+        findings += suspension.findings()
+    else:
+        finished = state in FINISHED
+        findings += kstatus(state, decision.succeeded, decision.stalled, finished=finished)
+    findings += [expiry.finding(state), preparation.finding(observed, data, decision)]
+    further = (review.finding(observed, data), preflight.finding(observed, data, base))
+    findings += [each for each in further if each]
     items = _held_out_items(observed, found, base)
-    if unusual := warnings(observed.job.spec.lora, found.dataset, items):
-        findings.append(holds("Warning", "OutsideProvenRange", " ".join(unusual)))
+    unusual = warnings(observed.job.spec, found.dataset, items)
+    if told := [*unusual, *(data.warnings if data else ())]:
+        findings.append(holds("Warning", "OutsideProvenRange", " ".join(told)))
     return findings
 
 

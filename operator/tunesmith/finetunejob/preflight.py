@@ -12,7 +12,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import JobState
 from tunesmith.api.job_evaluation import HELD_OUT_SUITE, JobPreflight, Preflight
 from tunesmith.api.sample_size import detectable_points
-from tunesmith.finetunejob.decision import Decision, Observed, has_begun
+from tunesmith.finetunejob.decision import Decision, Observed, Prepared, has_begun
 from tunesmith.finetunejob.eval_runs import (
     has_failed,
     how_far,
@@ -53,7 +53,7 @@ def measured(observed: Observed) -> JobPreflight | None:
 
 
 def before_training(
-    observed: Observed, seen: JobPreflight | None, settings: Settings
+    observed: Observed, data: Prepared, seen: JobPreflight | None, settings: Settings
 ) -> Decision | None:
     """What to do before the first attempt; None when training may begin, or has begun."""
     wanted = observed.job.spec.evaluation.preflight
@@ -65,7 +65,7 @@ def before_training(
     run = observed.eval_run(preflight_name(observed.job))
     if run is None:
         message = f"EvalRun {preflight_name(observed.job)} was created."
-        return _measuring(message, preflight_run(observed.job, settings))
+        return _measuring(message, preflight_run(observed.job, data, settings))
     if waits := trouble(run):
         if has_failed(run) and wanted is Preflight.ADVISE:
             return None
@@ -73,7 +73,7 @@ def before_training(
     return _measuring(f"EvalRun {run.metadata.name} measures the base model{how_far(run)}.")
 
 
-def finding(observed: Observed, seen: JobPreflight | None) -> Finding | None:
+def finding(observed: Observed, data: Prepared | None, seen: JobPreflight | None) -> Finding | None:
     """The condition Preflight; None where nobody wants it."""
     if observed.job.spec.evaluation.preflight is Preflight.SKIP:
         return None
@@ -86,6 +86,8 @@ def finding(observed: Observed, seen: JobPreflight | None) -> Finding | None:
         return unknown("Preflight", waits.reason, waits.message)
     if has_begun(observed):
         return unknown("Preflight", "NotMeasured", "Training began without it.")
+    if data is None:
+        return unknown("Preflight", "NotMeasured", "It follows once the data is ready.")
     return unknown("Preflight", "Measuring", "The base model is asked the held-out examples.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.kube.sources import Role, Source
 
@@ -26,3 +28,8 @@ def output_folder(job: FineTuneJob) -> Source:
     """The folder of this very job: its uid keeps a job that is applied anew under the same name
     from finding what the deleted one left."""
     return output(job).within(f"{job.metadata.namespace}/{job.metadata.name}/{job.metadata.uid}")
+
+
+def prepared(job: FineTuneJob, uri: str) -> Source:
+    """The folder that the preparation made, below the output."""
+    return replace(output(job), uri=uri)

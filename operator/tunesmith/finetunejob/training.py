@@ -1,4 +1,4 @@
-"""While a FineTuneJob has no adapter: one attempt after another, until one trains. Pure."""
+"""Once the data is ready: one attempt after another, until one trains. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from datetime import datetime
 
 from tunesmith.api.finetunejob import JobState, Progress, TrainingPhase
 from tunesmith.api.job_evaluation import Adjustment
+from tunesmith.finetunejob import memory
 from tunesmith.finetunejob.adjustments import sentence
 from tunesmith.finetunejob.decision import Decision, Observed, Results
-from tunesmith.kube.advance import Stage, advance, missing_config_map
+from tunesmith.kube.advance import Stage, advance
 from tunesmith.kube.attempts import Start, counted_failures
 from tunesmith.kube.conditions import Finding, fails, unknown
 from tunesmith.settings import Settings
 
 STATES = {
     Stage.PENDING: JobState.PENDING,
+    Stage.QUEUED: JobState.QUEUED,
     Stage.RUNNING: JobState.PREPARING,
     Stage.WAITING: JobState.WAITING,
     Stage.RETRYING: JobState.RETRYING,
@@ -24,10 +26,9 @@ STATES = {
 
 
 def training(observed: Observed, found: Results, settings: Settings, now: datetime) -> Decision:
-    """What to do while there is no adapter."""
+    """What to do while there is no result."""
     job, changes = observed.job, found.adjustments
-    missing = missing_config_map(observed.missing_config_map, job.metadata)
-    step = advance(observed.attempt, job.status, job.spec.backoff_limit, missing, settings, now)
+    step = advance(observed.attempt, job.status, job.spec.backoff_limit, None, settings, now)
     decision = Decision(
         state=STATES[step.stage],
         succeeded=step.succeeded,
@@ -37,9 +38,18 @@ def training(observed: Observed, found: Results, settings: Settings, now: dateti
         adjustments=changes,
         requeue_after=step.requeue_after,
     )
-    if step.stage is not Stage.RUNNING:
-        return decision
-    return _with_phase(decision, found.progress)
+    if step.stage is Stage.RUNNING:
+        return _with_phase(decision, found.progress)
+    changed = memory.sentence(observed, found.prepared) if found.prepared else None
+    follows = step.start or step.stage is Stage.RETRYING
+    return _saying(decision, changed) if changed and follows else decision
+
+
+def _saying(decision: Decision, sentence: str) -> Decision:
+    """With a further sentence."""
+    succeeded = decision.succeeded
+    told = replace(succeeded, message=f"{succeeded.message} {sentence}")
+    return replace(decision, succeeded=told)
 
 
 def again(observed: Observed, changes: list[Adjustment], settings: Settings) -> Decision:
@@ -74,5 +84,5 @@ def _with_phase(decision: Decision, progress: Progress | None) -> Decision:
         case TrainingPhase.SAVING | TrainingPhase.DONE:
             state, message = JobState.SAVING, "The adapter is being stored."
         case _:
-            state, message = JobState.PREPARING, "Model and data are being prepared."
+            state, message = JobState.PREPARING, "The model is being loaded."
     return replace(decision, state=state, succeeded=unknown("Succeeded", str(state), message))

@@ -35,6 +35,7 @@ class Stage(Enum):
     """Where the object stands while it has no result."""
 
     PENDING = auto()
+    QUEUED = auto()
     RUNNING = auto()
     WAITING = auto()
     RETRYING = auto()
@@ -82,8 +83,9 @@ def advance(
 
 def _no_pod(attempt: Attempt, now: datetime) -> Trouble | None:
     """A Job that may not make its pod says so in its Events only."""
-    age = now - datetime.fromisoformat(attempt.created_at)
-    if attempt.has_pod or age < LONGEST_WITHOUT_POD:
+    age = now - datetime.fromisoformat(attempt.since)
+    may_not_yet = attempt.state is AttemptState.SUSPENDED
+    if attempt.has_pod or may_not_yet or age < LONGEST_WITHOUT_POD:
         return None
     return Trouble(
         "NoPod",
@@ -97,6 +99,10 @@ def _under_way(attempt: Attempt, missing: Trouble | None, settings: Settings) ->
     if attempt.state is AttemptState.RUNNING:
         succeeded = unknown("Succeeded", "Running", f"Attempt {attempt.number} is running.")
         return Advance(Stage.RUNNING, succeeded, requeue_after=settings.progress_interval)
+    if attempt.state is AttemptState.SUSPENDED and attempt.queue:
+        message = f"Attempt {attempt.number} waits in the queue {attempt.queue} for its turn."
+        succeeded = unknown("Succeeded", "Queued", message)
+        return Advance(Stage.QUEUED, succeeded, requeue_after=settings.progress_interval)
     if trouble := missing or attempt.trouble:
         return Advance(
             Stage.WAITING,

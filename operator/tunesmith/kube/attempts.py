@@ -2,23 +2,20 @@
 
 Everything about an attempt is read from its Job and pod: the number and the failures before it
 from the Job's labels and annotations, the end from the Job's conditions and the pod's termination
-message. A lost status is rebuilt from them.
+message (``observed_attempt``). A lost status is rebuilt from them.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from pydantic import ValidationError
-
 from tunesmith.api.objects import Failure, FailureClass
-from tunesmith.api.trainer_contract import FAILURE_CLASSES, Reason, TerminationMessage
-from tunesmith.kube import pods
-from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES
+from tunesmith.api.trainer_contract import Reason, TerminationMessage
+from tunesmith.kube.labels import ATTEMPT
+from tunesmith.kube.pods import Trouble
 
 Object = dict[str, Any]
 
@@ -26,37 +23,44 @@ Object = dict[str, Any]
 LONGEST_DELAY = timedelta(minutes=10)
 #: Faults around the job, which are waited for until somebody mends them, and do not count.
 WAITING_CLASSES = {FailureClass.USER_ERROR, FailureClass.DATA_UNREACHABLE}
-
+#: What the cluster took away is no failure either; the next attempt goes on where it stopped.
+UNCOUNTED_CLASSES = WAITING_CLASSES | {FailureClass.PREEMPTED}
 
 #: Faults that only another spec would mend, and the spec is immutable: no attempt ends otherwise.
 FINAL_REASONS = {
     Reason.LOSS_NOT_FINITE,
     Reason.TARGET_MODULES_NOT_FOUND,
     Reason.ADAPTER_NOT_APPLIED,
+    Reason.DOES_NOT_FIT,
 }
 
 
 class AttemptState(StrEnum):
     WAITING = "Waiting"
     RUNNING = "Running"
+    SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One batch Job and the pod that did, or does, its work."""
+    """One batch Job and the pods that did, or do, its work."""
 
     number: int
     counted_failures: int
     job_name: str
     state: AttemptState
-    created_at: str
+    #: When it was begun, or begun again after a suspension.
+    since: str
     has_pod: bool
+    #: Of the pod that speaks for all.
     pod_address: str | None = None
-    trouble: pods.Trouble | None = None
+    trouble: Trouble | None = None
     message: TerminationMessage | None = None
     failure: Failure | None = None
+    #: The queue in which Kueue lets it wait.
+    queue: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,24 +100,6 @@ class GoOn:
 Next = Start | WaitUntil | GiveUp | GoOn
 
 
-def latest_attempt(
-    jobs: list[Object], job_pods: list[Object], known: Failure | None = None
-) -> Attempt | None:
-    """The attempt with the highest number, or None before the first.
-
-    ``known`` is the failure that status tells of: it explains an attempt whose pod is gone since.
-    """
-    alive = [job for job in jobs if "deletionTimestamp" not in job["metadata"]]
-    if not alive:
-        return None
-    job = max(alive, key=attempt_number)
-    own = [pod for pod in job_pods if _job_uid(pod) == job["metadata"]["uid"]]
-    newest = max(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
-    if known and known.attempt != attempt_number(job):
-        known = None
-    return _attempt(job, newest, known)
-
-
 def attempt_number(job: Object) -> int:
     return int(job["metadata"]["labels"][ATTEMPT])
 
@@ -122,8 +108,15 @@ def outdated_children(jobs: list[Object], start: Start | None) -> list[tuple[str
     """What a new attempt makes superfluous: all but the last failed Job, whose log is of use."""
     if start is None:
         return []
-    names = [job["metadata"]["name"] for job in jobs if attempt_number(job) < start.number - 1]
-    return [(kind, name) for name in names for kind in ("Job", "ConfigMap")]
+    outdated = [job for job in jobs if attempt_number(job) < start.number - 1]
+    return [child for job in outdated for child in children_of(job)]
+
+
+def children_of(job: Object) -> list[tuple[str, str]]:
+    """A Job and what was made with it, by kind and name."""
+    is_group = job.get("spec", {}).get("completionMode") == "Indexed"
+    kinds = ("Job", "ConfigMap", "Service") if is_group else ("Job", "ConfigMap")
+    return [(kind, job["metadata"]["name"]) for kind in kinds]
 
 
 def next_step(
@@ -136,7 +129,8 @@ def next_step(
     """What to do now.
 
     A fault of spec, data or their source waits, with growing pauses, for as long as it takes to
-    mend it and does not count; any other failure counts towards ``backoff_limit``.
+    mend it and does not count, nor does what the cluster took away; any other failure counts
+    towards ``backoff_limit``.
     ``remembered`` is what status says, for when the Job was deleted by hand.
     """
     if attempt is None:
@@ -146,9 +140,7 @@ def next_step(
     assert attempt.failure is not None
     if attempt.failure.reason in FINAL_REASONS:
         return GiveUp()
-    counted = attempt.counted_failures
-    if attempt.failure.failure_class not in WAITING_CLASSES:
-        counted += 1
+    counted = counted_failures(attempt)
     if counted > backoff_limit:
         return GiveUp()
     delay = min(first_delay * 2 ** min(attempt.number - 1, 20), LONGEST_DELAY)
@@ -160,130 +152,6 @@ def next_step(
 
 def counted_failures(attempt: Attempt) -> int:
     """Failures that count, this attempt's included."""
-    own = attempt.failure is not None and attempt.failure.failure_class not in WAITING_CLASSES
+    failure = attempt.failure
+    own = failure is not None and failure.failure_class not in UNCOUNTED_CLASSES
     return attempt.counted_failures + int(own)
-
-
-def _attempt(job: Object, pod: Object | None, known: Failure | None) -> Attempt:
-    metadata = job["metadata"]
-    number = attempt_number(job)
-    common = {
-        "number": number,
-        "counted_failures": int(metadata.get("annotations", {}).get(COUNTED_FAILURES, 0)),
-        "job_name": metadata["name"],
-        "created_at": str(metadata["creationTimestamp"]),
-        "has_pod": pod is not None,
-    }
-    end = pods.ending(pod) if pod else None
-    message = _parse(end.message) if end else None
-    if finished(job, "Complete"):
-        if message and message.failure is None:
-            return Attempt(**common, state=AttemptState.SUCCEEDED, message=message)
-        failure = known or _lost(number, job)
-        return Attempt(**common, state=AttemptState.FAILED, failure=failure)
-    if reason := finished(job, "Failed"):
-        if end is None and known:
-            return Attempt(**common, state=AttemptState.FAILED, failure=known)
-        failure = _failure(number, reason, job, end, message)
-        return Attempt(**common, state=AttemptState.FAILED, message=message, failure=failure)
-    if pod and pods.phase(pod) == "Running" and not pods.is_leaving(pod):
-        return Attempt(**common, state=AttemptState.RUNNING, pod_address=pods.address(pod))
-    if end:
-        # The pod has ended and the Job controller has yet to say so.
-        return Attempt(**common, state=AttemptState.RUNNING)
-    trouble = pods.trouble(pod) if pod else None
-    return Attempt(**common, state=AttemptState.WAITING, trouble=trouble)
-
-
-def finished(job: Object, type_: str) -> str | None:
-    """The reason of a terminal condition of the Job, or None."""
-    for condition in job.get("status", {}).get("conditions", []):
-        if condition["type"] == type_ and condition["status"] == "True":
-            return str(condition.get("reason") or type_)
-    return None
-
-
-def _job_uid(pod: Object) -> str:
-    """By uid: a Job that was deleted and made again under its name has other pods."""
-    return str(pod["metadata"].get("labels", {}).get("batch.kubernetes.io/controller-uid", ""))
-
-
-def _parse(text: str) -> TerminationMessage | None:
-    try:
-        return TerminationMessage.model_validate(json.loads(text))
-    except (ValueError, ValidationError):
-        return None
-
-
-def _lost(number: int, job: Object) -> Failure:
-    """The Job is complete but its pod's last word is gone.
-
-    The trainer finds the finished result in the output folder and reports it again at once.
-    """
-    return Failure(
-        attempt=number,
-        failure_class=FailureClass.USER_ERROR,
-        reason="ResultLost",
-        message="The pod was deleted before its result was read, and is started again.",
-        finished_at=_job_end(job),
-    )
-
-
-def _job_end(job: Object) -> str:
-    conditions = job.get("status", {}).get("conditions", [])
-    times = [str(each["lastTransitionTime"]) for each in conditions]
-    return max(times, default=str(job["metadata"]["creationTimestamp"]))
-
-
-def _failure(
-    number: int,
-    job_reason: str,
-    job: Object,
-    end: pods.Ending | None,
-    message: TerminationMessage | None,
-) -> Failure:
-    finished_at = end.finished_at if end else _job_end(job)
-    exit_code = end.exit_code if end else None
-    if message and message.failure:
-        failure_class, reason = message.failure.failure_class, str(message.failure.reason)
-        text = message.failure.message
-    else:
-        failure_class, reason, text = _unsaid(job_reason, end)
-    return Failure(
-        attempt=number,
-        failure_class=failure_class,
-        reason=reason,
-        message=text[:2048],
-        exit_code=exit_code,
-        finished_at=finished_at,
-    )
-
-
-def _unsaid(job_reason: str, end: pods.Ending | None) -> tuple[FailureClass, str, str]:
-    """Class, reason and sentence for an end that the trainer could not explain itself."""
-    if job_reason == "DeadlineExceeded":
-        return (
-            FailureClass.DEADLINE_EXCEEDED,
-            "DeadlineExceeded",
-            "The attempt ran longer than activeDeadlineSeconds. Raise it, or train less.",
-        )
-    if end is None:
-        return (
-            FailureClass.PREEMPTED,
-            "PodLost",
-            "The pod was gone before it ended: its node was lost, or it was deleted.",
-        )
-    if end.reason == "OOMKilled":
-        return (
-            FailureClass.OUT_OF_MEMORY,
-            Reason.OUT_OF_MEMORY,
-            "The container used more memory than resources.memory allows. Raise it, or lower "
-            "training.microBatchSize.",
-        )
-    if end.exit_code == 143:
-        return (FailureClass.PREEMPTED, Reason.PREEMPTED, "The pod was told to stop.")
-    return (
-        FAILURE_CLASSES.get(end.exit_code, FailureClass.INTERNAL),
-        Reason.INTERNAL,
-        f"The container ended with exit code {end.exit_code} and said nothing: see its log.",
-    )

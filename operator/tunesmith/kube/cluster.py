@@ -183,8 +183,20 @@ class Cluster:
         self, kind: str, namespace: str, name: str, annotations: dict[str, str]
     ) -> None:
         """Add annotations to an object; gone already is fine."""
+        await self._merge(kind, namespace, name, {"metadata": {"annotations": annotations}})
+
+    async def suspend(
+        self, namespace: str, job_name: str, annotations: dict[str, str], *, suspend: bool
+    ) -> None:
+        """Stop a Job or let it go on; gone already is fine.
+
+        Nothing else of it is touched: whoever admits Jobs may have changed its pods' template.
+        """
+        patch = {"metadata": {"annotations": annotations}, "spec": {"suspend": suspend}}
+        await self._merge("Job", namespace, job_name, patch)
+
+    async def _merge(self, kind: str, namespace: str, name: str, patch: Object) -> None:
         path = RESOURCES[kind].path(namespace, name)
-        patch = {"metadata": {"annotations": annotations}}
         query = {"fieldManager": FIELD_MANAGER}
         try:
             await self._request("PATCH", path, query, patch, "application/merge-patch+json")
@@ -192,13 +204,18 @@ class Cluster:
             if not error.not_found:
                 raise
 
-    async def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete an object and what it owns, in the background; gone already is fine."""
-        body = {"propagationPolicy": "Background"}
+    async def delete(self, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
+        """Delete an object and what it owns, in the background; gone already is fine.
+
+        With ``uid`` only that very object, and not a later one of its name.
+        """
+        body: Object = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
         try:
             await self._request("DELETE", RESOURCES[kind].path(namespace, name), {}, body)
         except ApiError as error:
-            if not error.not_found:
+            if not error.not_found and not (uid and error.conflict):
                 raise
 
     async def _apply(self, path: str, manifest: Object) -> Object:

@@ -16,6 +16,16 @@ ATTEMPT = f"{GROUP}/attempt"
 COUNTED_FAILURES = f"{GROUP}/counted-failures"
 #: What the training of this attempt changes in its spec, as JSON.
 ADJUSTMENTS = f"{GROUP}/adjustments"
+#: How the training of this attempt fits into memory, as JSON.
+MEMORY_PLAN = f"{GROUP}/memory-plan"
+#: GPU-seconds that an attempt had used when it was suspended: its Job forgets its start then.
+GPU_SECONDS = f"{GROUP}/gpu-seconds"
+#: Which part of its owner's work a Job does.
+STAGE = f"{GROUP}/stage"
+
+#: Kueue's own labels: they choose the queue in which a Job waits.
+QUEUE_NAME = "kueue.x-k8s.io/queue-name"
+QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 
 #: Label that names the owner of a child, by the owner's kind.
 OWNER_LABELS = {
@@ -46,6 +56,13 @@ def child_metadata(kind: Kind, owner: ObjectMeta, name: str) -> dict[str, Any]:
             }
         ],
     }
+
+
+def queue_labels(owner: ObjectMeta) -> dict[str, str]:
+    """The labels by which Kueue queues a Job, as the owner has them; empty without a queue."""
+    if QUEUE_NAME not in owner.labels:
+        return {}
+    return {key: owner.labels[key] for key in (QUEUE_NAME, QUEUE_PRIORITY) if key in owner.labels}
 
 
 def is_controlled_by(child: dict[str, Any], owner: ObjectMeta) -> bool:

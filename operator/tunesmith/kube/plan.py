@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -22,6 +22,15 @@ class Status(Protocol):
 
 
 @dataclass(frozen=True)
+class Suspension:
+    """Whether a Job may have pods, and what is noted on it in the same breath."""
+
+    job_name: str
+    suspend: bool
+    annotations: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is to be done about one object.
 
@@ -35,4 +44,8 @@ class Plan:
     delete: Sequence[tuple[str, str]] = ()
     #: Pods by name, and annotations for them; written after all else.
     annotate: Sequence[tuple[str, dict[str, str]]] = ()
+    #: Jobs to stop, or to let go on.
+    suspend: Sequence[Suspension] = ()
+    #: The object itself is to go: it has served its time.
+    expired: bool = False
     requeue_after: timedelta | None = None

@@ -26,6 +26,7 @@ class Ending:
     exit_code: int
     reason: str
     message: str
+    started_at: str
     finished_at: str
 
 
@@ -41,6 +42,11 @@ def is_leaving(pod: Pod) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
+def is_disrupted(pod: Pod) -> bool:
+    """Whether the cluster took it away: a drain, a lost node, a pod of higher priority."""
+    return _condition(pod, "DisruptionTarget").get("status") == "True"
+
+
 def address(pod: Pod) -> str | None:
     """The pod's IP address, once it has one."""
     found = pod.get("status", {}).get("podIP")
@@ -52,12 +58,20 @@ def ending(pod: Pod) -> Ending | None:
     terminated = _main_container(pod).get("state", {}).get("terminated")
     if not terminated:
         return None
+    finished_at = terminated.get("finishedAt") or pod["metadata"]["creationTimestamp"]
     return Ending(
         exit_code=int(terminated.get("exitCode", -1)),
         reason=str(terminated.get("reason", "")),
         message=str(terminated.get("message", "")),
-        finished_at=str(terminated.get("finishedAt") or pod["metadata"]["creationTimestamp"]),
+        started_at=str(terminated.get("startedAt") or finished_at),
+        finished_at=str(finished_at),
     )
+
+
+def running_since(pod: Pod) -> str | None:
+    """When the main container was started, while it runs."""
+    started = _main_container(pod).get("state", {}).get("running", {}).get("startedAt")
+    return str(started) if started else None
 
 
 def trouble(pod: Pod) -> Trouble | None:

@@ -77,6 +77,12 @@ async def one_pass(
 
 async def carry_out(cluster: Cluster, source: Source, plan: Plan, now: datetime) -> Pass:
     """Children first, then the status, and only what is true by then is announced."""
+    if plan.expired:
+        metadata = source.raw["metadata"]
+        whose = metadata["namespace"], metadata["name"], metadata["uid"]
+        await cluster.delete(source.raw["kind"], *whose)
+        log.info("deleted %s %s/%s: its time to live is over", source.raw["kind"], *whose[:2])
+        return Pass()
     try:
         await _make_children(cluster, source.raw["metadata"]["namespace"], plan)
     except NameTakenError as error:
@@ -111,6 +117,9 @@ async def _make_children(cluster: Cluster, namespace: str, plan: Plan) -> None:
         log.info("deleted %s %s/%s", kind, namespace, name)
     for name, wanted in plan.annotate:
         await cluster.annotate("Pod", namespace, name, wanted)
+    for each in plan.suspend:
+        await cluster.suspend(namespace, each.job_name, each.annotations, suspend=each.suspend)
+        log.info("%s Job %s", "suspended" if each.suspend else "resumed", each.job_name)
 
 
 async def _is_there(cluster: Cluster, manifest: Object) -> bool:
@@ -120,13 +129,14 @@ async def _is_there(cluster: Cluster, manifest: Object) -> bool:
     """
     metadata = manifest["metadata"]
     labels = {key: each for key, each in metadata["labels"].items() if key != ATTEMPT}
-    if manifest["kind"] == "ConfigMap":
-        found = await cluster.get("ConfigMap", metadata["namespace"], metadata["name"])
+    kind = manifest["kind"]
+    if kind in ("ConfigMap", "Service"):
+        found = await cluster.get(kind, metadata["namespace"], metadata["name"])
         same = [found] if found else []
-        if found and found.get("data") != manifest["data"]:
+        if found and kind == "ConfigMap" and found.get("data") != manifest["data"]:
             return await _is_replaced(cluster, found, manifest)
     else:
-        same = await cluster.list(manifest["kind"], metadata["namespace"], labels)
+        same = await cluster.list(kind, metadata["namespace"], labels)
     owner = metadata["ownerReferences"][0]["uid"]
     return any(
         each["metadata"]["name"] == metadata["name"]

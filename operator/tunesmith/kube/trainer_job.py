@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from tunesmith.api.objects import Kind, ObjectMeta, PodTemplate, Resources
+from tunesmith.api.objects import Kind, ObjectMeta, PodTemplate, Resources, SecretReference
 from tunesmith.api.trainer_contract import PLAN_PATH, PROGRESS_PORT, SCRATCH_FOLDER, AnyPlan
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES, child_metadata
@@ -19,6 +19,13 @@ Object = dict[str, Any]
 
 #: Time for the trainer to stop and say so after SIGTERM.
 GRACE_SECONDS = 60
+#: Where the first of several pods waits for the others; torchrun's own default.
+RENDEZVOUS_PORT = 29400
+
+
+def rendezvous(job_name: str) -> str:
+    """host:port of the first of several pods; its Service is called as the Job."""
+    return f"{job_name}-0.{job_name}:{RENDEZVOUS_PORT}"
 
 
 @dataclass(frozen=True)
@@ -41,14 +48,23 @@ class TrainerJob:
     environment: list[Object] = field(default_factory=list)
     #: On the Job and its plan.
     annotations: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    #: On the Job alone: the queue in which it waits, suspended, until it is admitted.
+    queue: dict[str, str] = field(default_factory=dict)
+    #: Pods that work together as one attempt.
+    nodes: int = 1
+    #: Secrets all of whose keys become environment variables.
+    whole_secrets: list[SecretReference] = field(default_factory=list)
+    grace_seconds: int = GRACE_SECONDS
 
     def objects(self) -> list[Object]:
         """The plan first, so that the pod never waits for it."""
-        return [self._plan_config_map(), self._job()]
+        group = [self._service()] if self.nodes > 1 else []
+        return [self._plan_config_map(), *group, self._job()]
 
     def _metadata(self) -> Object:
         metadata = child_metadata(self.kind, self.owner, self.name)
-        metadata["labels"][ATTEMPT] = str(self.start.number)
+        metadata["labels"] |= {ATTEMPT: str(self.start.number), **self.labels}
         metadata["annotations"] = {
             COUNTED_FAILURES: str(self.start.counted_failures),
             **self.annotations,
@@ -64,29 +80,53 @@ class TrainerJob:
             "data": {PurePosixPath(PLAN_PATH).name: json.dumps(self.plan.to_json(), indent=1)},
         }
 
+    def _service(self) -> Object:
+        """Gives the pods names by which they find each other, before they are ready."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": self._metadata(),
+            "spec": {
+                "clusterIP": "None",
+                "publishNotReadyAddresses": True,
+                "selector": {"batch.kubernetes.io/job-name": self.name},
+                "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
+            },
+        }
+
     def _job(self) -> Object:
-        deadline = self.active_deadline_seconds
+        metadata, deadline = self._metadata(), self.active_deadline_seconds
+        metadata["labels"] |= self.queue
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "metadata": self._metadata(),
+            "metadata": metadata,
             "spec": {
                 # Attempts are ours to count: they see why one failed, the Job controller does not.
                 "backoffLimit": 0,
-                # A pod that the cluster took away (drain, preemption) is no failed attempt.
-                "podFailurePolicy": {
-                    "rules": [
-                        {
-                            "action": "Ignore",
-                            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
-                        }
-                    ]
-                },
+                "podFailurePolicy": {"rules": [self._when_disrupted()]},
                 "podReplacementPolicy": "Failed",
                 **({"activeDeadlineSeconds": deadline} if deadline else {}),
+                **({"suspend": True} if self.queue else {}),
+                **(self._group() if self.nodes > 1 else {}),
                 "template": self._pod(),
             },
         }
+
+    def _when_disrupted(self) -> Object:
+        """A pod that the cluster took away (drain, preemption) is no failed attempt.
+
+        It is replaced, unless it was one of several: the others cannot go on without it, and all
+        of them begin again together.
+        """
+        return {
+            "action": "FailJob" if self.nodes > 1 else "Ignore",
+            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+        }
+
+    def _group(self) -> Object:
+        nodes = self.nodes
+        return {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
 
     def _pod(self) -> Object:
         found, mounted = volumes([each.mount() for each in self.sources])
@@ -97,6 +137,10 @@ class TrainerJob:
             "mountPath": str(PurePosixPath(PLAN_PATH).parent),
             "readOnly": True,
         }
+        if self.nodes > 1 or self.resources.gpus > 1:
+            # NCCL moves tensors between processes through it; the default are 64 MiB.
+            found.append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})
+            mounted.append({"name": "shared-memory", "mountPath": "/dev/shm"})
         container = {
             "image": self.image,
             "imagePullPolicy": self.image_pull_policy,
@@ -107,6 +151,8 @@ class TrainerJob:
                 *credentials,
                 *self.environment,
             ],
+            "envFrom": [{"secretRef": {"name": each.name}} for each in self.whole_secrets],
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
             "resources": container_resources(self.resources),
             "volumeMounts": [plan_mount, *mounted],
@@ -116,9 +162,11 @@ class TrainerJob:
             {
                 **child_metadata(self.kind, self.owner, "")["labels"],
                 ATTEMPT: str(self.start.number),
+                **self.labels,
             },
             container,
             [plan_volume, *found],
             restartPolicy="Never",
-            terminationGracePeriodSeconds=GRACE_SECONDS,
+            terminationGracePeriodSeconds=self.grace_seconds,
+            **({"subdomain": self.name} if self.nodes > 1 else {}),
         )

@@ -9,10 +9,12 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import Asked, EvalRun, SuiteResult
 from tunesmith.api.evaluation_suite import Metric
-from tunesmith.api.finetunejob import Artifact, FineTuneJob, Progress, TrainingPhase
+from tunesmith.api.finetunejob import Artifact, ArtifactKind, FineTuneJob, Progress, TrainingPhase
+from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import FailureClass
 from tunesmith.api.trainer_contract import (
     EvaluationOutcome,
+    PreparationOutcome,
     Reason,
     ReportedFailure,
     TerminationMessage,
@@ -47,11 +49,15 @@ def metadata(name: str, **extra: Any) -> Raw:
 
 
 def finetunejob(
-    name: str = "triage", status: Raw | None = None, labels: Raw | None = None, **spec: Any
+    name: str = "triage",
+    status: Raw | None = None,
+    labels: Raw | None = None,
+    annotations: Raw | None = None,
+    **spec: Any,
 ) -> FineTuneJob:
     return FineTuneJob.from_object(
         {
-            "metadata": metadata(name, labels=labels or {}),
+            "metadata": metadata(name, labels=labels or {}, annotations=annotations or {}),
             "spec": {
                 "baseModel": {"uri": BASE_URI},
                 "dataset": {"uri": "pvc://data/tickets.jsonl"},
@@ -88,7 +94,53 @@ def adapterdeployment(name: str = "serving", **spec: Any) -> AdapterDeployment:
     )
 
 
-def batch_job(number: int = 1, *, finished: str | None = None, counted: int = 0) -> Raw:
+def memory_plan(**changes: Any) -> MemoryPlan:
+    fields = {
+        "method": "LoRA",
+        "micro_batch_size": 4,
+        "gradient_accumulation": 2,
+        "activation_checkpointing": "Off",
+        "optimizer": "AdamW",
+        "predicted_peak_bytes": 40 << 30,
+        **changes,
+    }
+    return MemoryPlan(**fields)
+
+
+PREPARED_URI = "pvc://adapters/tuned/team/triage/uid-triage/prepared/0123456789abcdef"
+
+
+def prepared(**more: Any) -> Raw:
+    """The status of a job whose data is ready."""
+    return {
+        "preparation": {"attempt": 1, "countedFailures": 0, "uri": PREPARED_URI},
+        "dataset": receipt().to_json(),
+        "plan": memory_plan().to_json(),
+        **more,
+    }
+
+
+def outcome(**changes: Any) -> TerminationMessage:
+    """The last word of a preparation."""
+    fields = {
+        "uri": PREPARED_URI,
+        "dataset": receipt(),
+        "memory": memory_plan(),
+        **changes,
+    }
+    return TerminationMessage(preparation=PreparationOutcome(**fields))
+
+
+def batch_job(
+    number: int = 1,
+    *,
+    finished: str | None = None,
+    counted: int = 0,
+    stage: str = "train",
+    spec: Raw | None = None,
+    annotations: Raw | None = None,
+    labels: Raw | None = None,
+) -> Raw:
     """The batch Job of an attempt; ``finished`` is Complete or Failed."""
     conditions = []
     if finished:
@@ -97,10 +149,11 @@ def batch_job(number: int = 1, *, finished: str | None = None, counted: int = 0)
         )
     return {
         "metadata": metadata(
-            f"triage-train-{number}",
-            labels={"tunesmith.dev/attempt": str(number)},
-            annotations={"tunesmith.dev/counted-failures": str(counted)},
+            f"triage-{stage}-{number}",
+            labels={"tunesmith.dev/attempt": str(number), **(labels or {})},
+            annotations={"tunesmith.dev/counted-failures": str(counted), **(annotations or {})},
         ),
+        "spec": spec or {},
         "status": {"conditions": conditions},
     }
 
@@ -112,21 +165,27 @@ def pod(
     waiting: Raw | None = None,
     terminated: Raw | None = None,
     unschedulable: str | None = None,
+    stage: str = "train",
+    index: int | None = None,
     **status: Any,
 ) -> Raw:
-    state: Raw = {"running": {}} if phase == "Running" else {}
+    state: Raw = {"running": {"startedAt": moment(300)}} if phase == "Running" else {}
     if waiting:
         state = {"waiting": waiting}
     if terminated:
-        state = {"terminated": {"finishedAt": moment(60), **terminated}}
+        times = {"startedAt": moment(300), "finishedAt": moment(60)}
+        state = {"terminated": {**times, **terminated}}
     conditions = [{"type": "Ready", "status": "True" if phase == "Running" else "False"}]
     if unschedulable:
         conditions.append({"type": "PodScheduled", "status": "False", "message": unschedulable})
         state = {}
-    name = f"triage-train-{number}"
+    name = f"triage-{stage}-{number}"
+    indexed = {} if index is None else {"batch.kubernetes.io/job-completion-index": str(index)}
     return {
         "metadata": metadata(
-            f"{name}-x", labels={"batch.kubernetes.io/controller-uid": f"uid-{name}"}
+            f"{name}-{index or 0}",
+            labels={"batch.kubernetes.io/controller-uid": f"uid-{name}"},
+            annotations=indexed,
         ),
         "spec": {"containers": [{"name": "main", "image": "trainer:1"}]},
         "status": {
@@ -139,8 +198,9 @@ def pod(
     }
 
 
-def artifact() -> Artifact:
+def artifact(kind: ArtifactKind = ArtifactKind.ADAPTER) -> Artifact:
     return Artifact(
+        kind=kind,
         uri="pvc://adapters/tuned/team/triage/uid-triage/abc",
         digest=DIGEST,
         base_model_digest=BASE_DIGEST,
@@ -202,10 +262,11 @@ def failed(
     )
 
 
-def ended(message: TerminationMessage, exit_code: int, number: int = 1) -> Raw:
+def ended(message: TerminationMessage, exit_code: int, number: int = 1, **more: Any) -> Raw:
     """A pod whose container ended with this last word."""
     return pod(
         number,
         "Failed" if exit_code else "Succeeded",
         terminated={"exitCode": exit_code, "message": message.to_line()},
+        **more,
     )

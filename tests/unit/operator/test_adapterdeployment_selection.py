@@ -8,7 +8,7 @@ import pytest
 from tunesmith.adapterdeployment.selection import base_model_name, select, selector_labels
 from tunesmith.api.adapter_selection import GateRule
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob
 
 from tests.unit.operator import given
 from tests.unit.operator.serving_given import digest, passed_run, ready_job, version, versions_of
@@ -50,6 +50,10 @@ def test_a_version_is_named_by_the_begin_of_its_digest() -> None:
         ),
         (ready_job(conditions=[]), "NotTrained"),
         (ready_job(base="pvc://models/other"), "OtherBaseModel"),
+        (
+            given.finetunejob(status={"artifact": given.artifact(ArtifactKind.MODEL).to_json()}),
+            "NotAnAdapter",
+        ),
         (ready_job(name="smol"), "NameTaken"),
         (ready_job(serves="smol"), "NameTaken"),
     ],

@@ -15,10 +15,11 @@ from tunesmith.kube.attempts import (
     Remembered,
     Start,
     WaitUntil,
-    latest_attempt,
+    counted_failures,
     next_step,
     outdated_children,
 )
+from tunesmith.kube.observed_attempt import latest_attempt
 
 from tests.unit.operator import given
 
@@ -32,6 +33,34 @@ def step(jobs: list[given.Raw], pods: list[given.Raw], limit: int = 3) -> Next:
 
 def crash(number: int = 1) -> given.Raw:
     return given.pod(number, "Failed", terminated={"exitCode": 1, "reason": "Error"})
+
+
+def test_what_the_cluster_took_away_is_tried_again_and_not_counted() -> None:
+    lost = [given.batch_job(finished="Failed")]
+    stopped = given.pod(1, "Failed", terminated={"exitCode": ExitCode.PREEMPTED})
+    assert step(lost, [stopped], limit=0) == Start(2, 0)
+    assert step(lost, [], limit=0) == WaitUntil(given.NOW + timedelta(seconds=10), 2)
+
+
+def test_an_attempt_that_ran_too_long_counts_whatever_the_trainer_said_when_told_to_stop() -> None:
+    job = given.batch_job(finished="Failed")
+    job["status"]["conditions"][0]["reason"] = "DeadlineExceeded"
+    word = given.failed(FailureClass.PREEMPTED, Reason.PREEMPTED, "Told to stop.")
+    attempt = latest_attempt([job], [given.ended(word, ExitCode.PREEMPTED)])
+    assert attempt is not None
+    assert attempt.failure is not None
+    assert attempt.failure.reason == "DeadlineExceeded"
+    assert counted_failures(attempt) == 1
+
+
+def test_the_last_line_of_the_log_is_told_when_the_trainer_said_nothing() -> None:
+    """The kubelet puts it where the last word should be."""
+    log = "Traceback (most recent call last):\n  File ...\nKeyError: 'q_proj'\n"
+    pods = [given.pod(1, "Failed", terminated={"exitCode": 1, "message": log})]
+    attempt = latest_attempt([given.batch_job(finished="Failed")], pods)
+    assert attempt is not None
+    assert attempt.failure is not None
+    assert "exit code 1. Its last line: KeyError: 'q_proj': see its log" in attempt.failure.message
 
 
 def test_without_a_job_the_first_attempt_starts() -> None:

@@ -8,14 +8,14 @@ from datetime import timedelta
 import pytest
 from tunesmith.api.evalrun import EvalRunStatus, EvalState, GateResult
 from tunesmith.api.evaluation_suite import Gate, OnInconclusive, Suite, all_gates
-from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob
 from tunesmith.api.objects import ConditionStatus
 from tunesmith.api.trainer_contract import TerminationMessage
 from tunesmith.api.verdict import ConfidenceInterval, Verdict, judge
 from tunesmith.evalrun.plan import Observed, plan
 from tunesmith.evalrun.verdict import judge_all, worst
-from tunesmith.kube.attempts import latest_attempt
 from tunesmith.kube.conditions import find
+from tunesmith.kube.observed_attempt import latest_attempt
 from tunesmith.kube.plan import Plan
 
 from tests.unit.operator import given
@@ -147,6 +147,32 @@ def test_a_job_that_will_never_have_an_adapter_is_somebodys_to_mend() -> None:
     stalled = find(failed.status.conditions, "Stalled")
     assert stalled is not None
     assert (stalled.status, stalled.reason) == (ConditionStatus.TRUE, "NoAdapter")
+
+
+def test_a_job_that_made_a_model_has_no_adapter_and_what_to_write_instead_is_said() -> None:
+    artifact = given.artifact(ArtifactKind.MODEL).to_json()
+    made = named_job_plan(given.finetunejob(status={"artifact": artifact}))
+    assert not made.create
+    stalled = find(made.status.conditions, "Stalled")
+    assert stalled is not None
+    assert stalled.reason == "NoAdapter"
+    assert "mergedModel" in stalled.message
+
+
+def test_a_run_in_a_queue_waits_for_its_turn() -> None:
+    labels = {"kueue.x-k8s.io/queue-name": "team-queue"}
+    run = given.evalrun()
+    queued = run.model_copy(update={"metadata": run.metadata.model_copy(update={"labels": labels})})
+    *_, job = plan(Observed(queued), given.SETTINGS, given.NOW).create
+    assert job["spec"]["suspend"] is True
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
+    jobs = [given.batch_job(spec={"suspend": True}, labels=labels)]
+    waiting = plan(Observed(queued, latest_attempt(jobs, []), jobs), given.SETTINGS, given.NOW)
+    assert isinstance(waiting.status, EvalRunStatus)
+    assert waiting.status.state == "Pending"
+    succeeded = find(waiting.status.conditions, "Succeeded")
+    assert succeeded is not None
+    assert succeeded.reason == "Queued"
 
 
 def test_a_second_attempt_waits_when_the_jobs_adapter_is_gone() -> None:

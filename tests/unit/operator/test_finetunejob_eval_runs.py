@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from tunesmith.api.evaluation_suite import BenchmarkSize
+from tunesmith.api.finetunejob import ArtifactKind
+from tunesmith.finetunejob.decision import Prepared
 from tunesmith.finetunejob.eval_runs import eval_run, preflight_run
 from tunesmith.settings import GeneralKnowledge, settings_from
 
@@ -21,8 +23,12 @@ def after(**evaluation: Any) -> dict[str, Any]:
     return dict(made["spec"])
 
 
+DATA = Prepared(given.PREPARED_URI, given.receipt(), given.memory_plan())
+
+
 def before(**evaluation: Any) -> dict[str, Any]:
-    return dict(preflight_run(given.finetunejob(evaluation=evaluation), given.SETTINGS)["spec"])
+    job = given.finetunejob(evaluation=evaluation)
+    return dict(preflight_run(job, DATA, given.SETTINGS)["spec"])
 
 
 def test_the_sealed_examples_of_this_very_dataset_are_asked() -> None:
@@ -57,9 +63,10 @@ def test_the_run_before_training_has_no_adapter_and_asks_what_will_be_held_out()
     assert "adapter" not in spec
     assert spec["gates"] == []
     held_out, mmlu = spec["suites"]
-    assert held_out["dataset"]["uri"] == "pvc://data/tickets.jsonl"
-    assert held_out["dataset"]["heldOut"] == {"fraction": 0.1, "seed": 42}
-    assert "examples" not in held_out["promptedBase"]
+    assert held_out["dataset"]["uri"] == f"{given.PREPARED_URI}/heldout.jsonl"
+    assert held_out["dataset"]["digest"] == given.receipt().held_out_digest
+    examples = held_out["promptedBase"]["examples"]["uri"]
+    assert examples == f"{given.PREPARED_URI}/prompt-examples.jsonl"
     assert mmlu["name"] == "mmlu"
 
 
@@ -68,16 +75,31 @@ def test_both_runs_keep_the_base_models_answers_in_one_folder_for_the_namespace(
     assert before()["baseResultsUri"] == after()["baseResultsUri"] == folder
 
 
-def test_a_token_for_the_dataset_goes_with_it() -> None:
-    dataset = {"uri": "hf://datasets/org/rows/train.jsonl", "secretRef": {"name": "hub"}}
-    spec = preflight_run(given.finetunejob(dataset=dataset), given.SETTINGS)["spec"]
-    assert spec["suites"][0]["dataset"]["secretRef"] == {"name": "hub"}
+def test_an_evaluation_asks_for_one_gpu_however_many_train() -> None:
+    job = given.finetunejob(resources={"gpus": 8, "nodes": 4, "memory": "1Ti"})
+    made = eval_run(job, given.artifact(), given.receipt(), given.SETTINGS)
+    assert made["spec"]["resources"] == {"gpus": 1, "memory": "1Ti"}
+    on_cpu = given.finetunejob(resources={"gpus": 0})
+    assert preflight_run(on_cpu, DATA, given.SETTINGS)["spec"]["resources"] == {"gpus": 0}
+
+
+def test_a_model_of_method_full_is_judged_as_a_model() -> None:
+    artifact = given.artifact(ArtifactKind.MODEL)
+    spec = eval_run(given.finetunejob(), artifact, given.receipt(), given.SETTINGS)["spec"]
+    assert spec["mergedModel"] == {"uri": artifact.uri, "digest": artifact.digest}
+    assert "adapter" not in spec
+
+
+def test_an_evaluation_waits_in_the_jobs_queue() -> None:
+    job = given.finetunejob(labels={"kueue.x-k8s.io/queue-name": "team-queue"})
+    labels = preflight_run(job, DATA, given.SETTINGS)["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "team-queue"
 
 
 def test_the_longest_job_name_still_gives_a_name_for_both_runs() -> None:
     job = given.finetunejob("j" * 40)
     made = [
-        preflight_run(job, given.SETTINGS),
+        preflight_run(job, DATA, given.SETTINGS),
         eval_run(job, given.artifact(), None, given.SETTINGS),
     ]
     assert all(len(each["metadata"]["name"]) <= 52 for each in made)
@@ -120,3 +142,10 @@ def test_the_platforms_benchmark_is_off_unless_it_is_chosen() -> None:
 def test_an_unusable_choice_is_named_at_start(size: str, data: str) -> None:
     with pytest.raises(SystemExit, match="TUNESMITH_GENERAL_KNOWLEDGE"):
         general_knowledge(size, data)
+
+
+def test_the_memory_of_a_gpu_is_the_platforms_to_say() -> None:
+    assert settings_from(IMAGES).gpu_memory == "80Gi"
+    assert settings_from({**IMAGES, "TUNESMITH_GPU_MEMORY": "141Gi"}).gpu_memory == "141Gi"
+    with pytest.raises(SystemExit, match="TUNESMITH_GPU_MEMORY is 'much'"):
+        settings_from({**IMAGES, "TUNESMITH_GPU_MEMORY": "much"})

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJobStatus, JobState, Progress, TrainingPhase
+from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import Condition, ConditionStatus
-from tunesmith.api.trainer_contract import ExitCode, ProgressReport, plan_digest
+from tunesmith.api.trainer_contract import ExitCode, ProgressReport
 from tunesmith.api.verdict import Verdict
-from tunesmith.finetunejob.decision import Observed
-from tunesmith.finetunejob.objects import training_job, training_plan
+from tunesmith.finetunejob.decision import Observed, Prepared
+from tunesmith.finetunejob.objects import training_plan
 from tunesmith.finetunejob.plan import plan
-from tunesmith.kube.attempts import Start, latest_attempt
 from tunesmith.kube.conditions import find
+from tunesmith.kube.observed_attempt import latest_attempt
 from tunesmith.kube.plan import Plan
 
 from tests.unit.operator import given
@@ -40,7 +41,7 @@ def condition(made: Plan, type_: str) -> Condition:
 def observed(
     jobs: list[given.Raw], pods: list[given.Raw], status: given.Raw | None = None, **more: Any
 ) -> Observed:
-    job = more.pop("job", given.finetunejob(status=status))
+    job = more.pop("job", given.finetunejob(status=given.prepared(**(status or {}))))
     return Observed(job, latest_attempt(jobs, pods), jobs, **more)
 
 
@@ -56,8 +57,13 @@ def judged(verdict: Verdict, digest: str = given.DIGEST) -> EvalRun:
     )
 
 
-def test_a_new_job_gets_its_plan_and_its_first_batch_job() -> None:
-    made = planned(Observed(given.finetunejob(evaluation=AT_ONCE)))
+def ready(**spec: Any) -> Observed:
+    """A job whose data is ready and that trains at once."""
+    return Observed(given.finetunejob(status=given.prepared(), evaluation=AT_ONCE, **spec))
+
+
+def test_a_job_whose_data_is_ready_gets_its_plan_and_its_first_batch_job() -> None:
+    made = planned(ready())
     assert [(each["kind"], each["metadata"]["name"]) for each in made.create] == [
         ("ConfigMap", "triage-train-1"),
         ("Job", "triage-train-1"),
@@ -68,11 +74,11 @@ def test_a_new_job_gets_its_plan_and_its_first_batch_job() -> None:
 def test_every_condition_is_set_at_the_first_visit() -> None:
     made = planned(Observed(given.finetunejob(evaluation=AT_ONCE)))
     types = [each.type for each in made.status.conditions]
-    assert types == ["Succeeded", "Ready", "Reconciling", "Stalled"]
+    assert types == ["Succeeded", "Ready", "Reconciling", "Stalled", "Finished", "Prepared"]
 
 
 def test_the_same_observation_gives_the_same_plan() -> None:
-    for seen in (Observed(given.finetunejob(evaluation=AT_ONCE)), trained()):
+    for seen in (Observed(given.finetunejob(evaluation=AT_ONCE)), ready(), trained()):
         assert planned(seen) == planned(seen)
 
 
@@ -92,13 +98,6 @@ def test_a_pod_that_does_not_answer_keeps_the_last_progress() -> None:
     status = {"attempt": 1, "progress": last}
     made = planned(observed([given.batch_job()], [given.pod()], status=status))
     assert status_of(made).progress == Progress.model_validate(last)
-
-
-def test_a_missing_config_map_is_named_although_the_pod_does_not_tell() -> None:
-    seen = observed([given.batch_job()], [given.pod(phase="Pending")], missing_config_map="rows")
-    made = planned(seen)
-    assert condition(made, "Stalled").reason == "ConfigMapNotFound"
-    assert "ConfigMap rows" in condition(made, "Stalled").message
 
 
 def test_a_users_error_stalls_and_says_when_it_is_tried_again() -> None:
@@ -191,7 +190,7 @@ def test_few_held_out_examples_are_a_warning_that_says_what_they_can_show() -> N
 
 
 def test_before_the_rows_are_counted_nothing_is_said_about_them() -> None:
-    made = planned(observed([given.batch_job()], [given.pod()]))
+    made = planned(Observed(given.finetunejob()))
     assert find(made.status.conditions, "Warning") is None
 
 
@@ -199,7 +198,7 @@ def test_enough_held_out_examples_are_no_warning_unless_few_of_them_are_asked() 
     status = {"dataset": given.receipt(held_out_rows=400).to_json()}
     jobs, pods = [given.batch_job()], [given.pod()]
     assert find(planned(observed(jobs, pods, status)).status.conditions, "Warning") is None
-    job = given.finetunejob(status=status, evaluation={"maxItems": 50})
+    job = given.finetunejob(status=given.prepared(**status), evaluation={"maxItems": 50})
     made = planned(observed(jobs, pods, job=job))
     assert "50 held-out examples detect 17.7 points" in condition(made, "Warning").message
 
@@ -216,16 +215,26 @@ def test_a_message_says_which_gates_failed_and_what_to_change() -> None:
     assert "Look through the data" in message
 
 
-def test_every_attempt_has_the_same_plan_so_that_a_result_is_found_again() -> None:
-    job = given.finetunejob()
-    assert plan_digest(training_plan(job, given.SETTINGS)) == plan_digest(
-        training_plan(given.finetunejob(status={"attempt": 3}), given.SETTINGS)
-    )
+def first_job(**spec: Any) -> given.Raw:
+    """The first batch Job of training."""
+    made = planned(ready(**spec))
+    return dict(made.create[-1])
+
+
+def test_attempts_differ_in_nothing_but_where_they_meet_and_how_they_fit_into_memory() -> None:
+    def planned_for(number: int, memory: MemoryPlan) -> given.Raw:
+        job = given.finetunejob(resources={"nodes": 2})
+        data = Prepared(given.PREPARED_URI, given.receipt(), given.memory_plan())
+        name = f"triage-train-{number}"
+        return training_plan(job, name, data, memory, given.SETTINGS).to_json()
+
+    first = planned_for(1, given.memory_plan())
+    second = planned_for(2, given.memory_plan(micro_batch_size=2))
+    assert {key for key in first if first[key] != second[key]} == {"memory", "rendezvous"}
 
 
 def test_the_training_pod_has_no_token_and_no_privileges() -> None:
-    _, job = training_job(given.finetunejob(), Start(1, 0), given.SETTINGS)
-    pod = job["spec"]["template"]["spec"]
+    pod = first_job()["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -234,24 +243,44 @@ def test_the_training_pod_has_no_token_and_no_privileges() -> None:
 
 
 def test_only_the_output_claim_is_writable() -> None:
-    _, job = training_job(given.finetunejob(), Start(1, 0), given.SETTINGS)
-    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (container,) = first_job()["spec"]["template"]["spec"]["containers"]
     writable = {each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")}
     assert writable == {"/mnt/claims/adapters", "/tmp", "/scratch"}
 
 
 def test_a_claim_that_is_source_and_output_is_mounted_once_and_writable() -> None:
-    job = given.finetunejob(output={"uri": "pvc://data/out"})
-    _, built = training_job(job, Start(1, 0), given.SETTINGS)
+    built = first_job(output={"uri": "pvc://models/out"})
     (container,) = built["spec"]["template"]["spec"]["containers"]
-    mounts = [each for each in container["volumeMounts"] if each["mountPath"] == "/mnt/claims/data"]
+    mounts = [
+        each for each in container["volumeMounts"] if each["mountPath"] == "/mnt/claims/models"
+    ]
     assert len(mounts) == 1
     assert mounts[0]["readOnly"] is False
 
 
 def test_a_secret_is_handed_to_the_pod_by_reference() -> None:
-    source = {"uri": "hf://org/model", "secretRef": {"name": "hub"}}
-    _, job = training_job(given.finetunejob(baseModel=source), Start(1, 0), given.SETTINGS)
+    job = first_job(baseModel={"uri": "hf://org/model", "secretRef": {"name": "hub"}})
     (container,) = job["spec"]["template"]["spec"]["containers"]
     token = next(each for each in container["env"] if each["name"] == "BASE_MODEL_HF_TOKEN")
     assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "HF_TOKEN"}
+
+
+def test_the_keys_of_a_report_tool_become_environment_variables() -> None:
+    report = {"kind": "WandB", "uri": "https://wandb.example", "secretRef": {"name": "wandb"}}
+    (container,) = first_job(reportTo=[report])["spec"]["template"]["spec"]["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "wandb"}}]
+
+
+def test_a_pod_that_is_told_to_stop_has_the_time_for_a_checkpoint() -> None:
+    assert first_job()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 120
+
+
+def test_a_deadline_is_handed_to_the_batch_job() -> None:
+    assert first_job(activeDeadlineSeconds=60)["spec"]["activeDeadlineSeconds"] == 60
+    assert "activeDeadlineSeconds" not in first_job()["spec"]
+
+
+@pytest.mark.parametrize(("method", "words"), [("DoRA", "strategy: Merged"), ("Full", "a model")])
+def test_what_a_method_means_for_serving_is_said_in_advance(method: str, words: str) -> None:
+    made = planned(Observed(given.finetunejob(method=method)))
+    assert words in condition(made, "Warning").message

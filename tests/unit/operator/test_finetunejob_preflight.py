@@ -10,8 +10,8 @@ from tunesmith.api.finetunejob import FineTuneJobStatus, JobState
 from tunesmith.api.objects import Condition, ConditionStatus
 from tunesmith.finetunejob.decision import Observed
 from tunesmith.finetunejob.plan import plan
-from tunesmith.kube.attempts import latest_attempt
 from tunesmith.kube.conditions import find
+from tunesmith.kube.observed_attempt import latest_attempt
 from tunesmith.kube.plan import Plan
 
 from tests.unit.operator import given
@@ -37,7 +37,9 @@ def kinds(made: Plan) -> list[str]:
 
 
 def job(preflight: str = "Advise", status: given.Raw | None = None) -> Any:
-    return given.finetunejob(status=status, evaluation={"preflight": preflight})
+    """Its data is ready."""
+    remembered = given.prepared(**(status or {}))
+    return given.finetunejob(status=remembered, evaluation={"preflight": preflight})
 
 
 def run(
@@ -198,5 +200,7 @@ def test_an_eval_run_that_failed_for_good_keeps_require_waiting() -> None:
 
 
 def test_its_examples_are_counted_for_the_warning_about_too_few() -> None:
-    made = measured("Require", 40)
+    made = planned(
+        Observed(given.finetunejob(evaluation={"preflight": "Require"}), eval_runs=[run(40)])
+    )
     assert "100 held-out examples detect 12.5 points" in condition(made, "Warning").message

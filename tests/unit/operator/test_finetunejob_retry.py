@@ -12,8 +12,8 @@ from tunesmith.api.objects import Condition, ConditionStatus, FailureClass
 from tunesmith.api.trainer_contract import ExitCode, Reason
 from tunesmith.finetunejob.decision import Observed
 from tunesmith.finetunejob.plan import plan
-from tunesmith.kube.attempts import latest_attempt
 from tunesmith.kube.conditions import find
+from tunesmith.kube.observed_attempt import latest_attempt
 from tunesmith.kube.plan import Plan
 
 from tests.unit.operator import given
@@ -31,7 +31,8 @@ LOWERED = {
 
 
 def job(status: given.Raw | None = None, **evaluation: Any) -> FineTuneJob:
-    return given.finetunejob(status=status, evaluation={"onFailure": "Retry", **evaluation})
+    remembered = given.prepared(**(status or {}))
+    return given.finetunejob(status=remembered, evaluation={"onFailure": "Retry", **evaluation})
 
 
 def forgot(digest: str = given.DIGEST, verdict: str = "Failed") -> EvalRun:
@@ -95,6 +96,7 @@ def ready(made: Plan) -> Condition:
 def started(made: Plan) -> given.Raw:
     """The batch Job that was made, and nothing but it and its plan."""
     configuration, created = made.create
+    assert created["metadata"]["labels"]["tunesmith.dev/stage"] == "train"
     assert configuration["metadata"]["annotations"] == created["metadata"]["annotations"]
     return dict(created)
 

@@ -1,0 +1,98 @@
+"""spec.suspend: what runs stops and gives its GPUs back, until it is false again. Pure.
+
+A Job's own ``suspend`` is all that is touched, and it is left to Kueue where the Job waits in a
+queue: Kueue starts an admitted Job again at once. Such a Job is deleted instead, which gives its
+quota back; the next attempt goes on from the checkpoint. So is an EvalRun that is not done, whose
+answers so far are kept.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from tunesmith.api.finetunejob import JobState
+from tunesmith.finetunejob.decision import FINISHED, Decision, Observed, Results
+from tunesmith.finetunejob.eval_runs import is_over
+from tunesmith.finetunejob.usage import so_far
+from tunesmith.kube.attempts import children_of
+from tunesmith.kube.conditions import Finding, fails, holds, unknown
+from tunesmith.kube.labels import GPU_SECONDS, QUEUE_NAME
+from tunesmith.kube.observed_attempt import is_finished, wants_suspension
+from tunesmith.kube.plan import Suspension
+
+Object = dict[str, Any]
+
+MESSAGE = (
+    "spec.suspend is true: nothing runs until it is false again. Training goes on from its last "
+    "checkpoint then."
+)
+
+
+def suspended(decision: Decision, observed: Observed, found: Results) -> Decision:
+    """The decision, unless the job is suspended and not finished: then nothing begins."""
+    if not observed.job.spec.suspend or decision.state in FINISHED:
+        return decision
+    succeeded = decision.succeeded
+    if found.artifact is None:
+        succeeded = unknown("Succeeded", "Suspended", MESSAGE)
+    return Decision(
+        state=JobState.SUSPENDED,
+        succeeded=succeeded,
+        ready=fails("Ready", "Suspended", MESSAGE),
+        adjustments=found.adjustments,
+        evaluation=decision.evaluation or observed.job.status.evaluation,
+    )
+
+
+def findings() -> list[Finding]:
+    """As a batch Job says it; for tools that follow kstatus nothing moves and nothing is wrong."""
+    return [
+        fails("Reconciling", "Suspended", MESSAGE),
+        fails("Stalled", "Suspended", "Nothing is in the way but spec.suspend."),
+        holds("Suspended", "Suspended", MESSAGE),
+    ]
+
+
+def changes(observed: Observed, now: datetime) -> list[Suspension]:
+    """The Jobs whose ``suspend`` is not as the spec says."""
+    suspend = observed.job.spec.suspend
+    return [
+        _suspension(job, observed, now)
+        for job in _unfinished(observed)
+        if not _is_queued(job) and wants_suspension(job) is not suspend
+    ]
+
+
+def stopped_jobs(observed: Observed) -> list[Object]:
+    """Jobs in a queue that a suspension deletes."""
+    if not observed.job.spec.suspend:
+        return []
+    return [job for job in _unfinished(observed) if _is_queued(job)]
+
+
+def stopped_children(observed: Observed, state: JobState) -> list[tuple[str, str]]:
+    """What a suspension deletes, by kind and name."""
+    if state is not JobState.SUSPENDED:
+        return []
+    runs = [run.metadata.name for run in observed.eval_runs if not is_over(run)]
+    jobs = [child for job in stopped_jobs(observed) for child in children_of(job)]
+    return [*jobs, *(("EvalRun", name) for name in runs)]
+
+
+def _suspension(job: Object, observed: Observed, now: datetime) -> Suspension:
+    name, suspend = str(job["metadata"]["name"]), observed.job.spec.suspend
+    used = {GPU_SECONDS: str(so_far(job, observed.pods, now))} if suspend else {}
+    return Suspension(name, suspend, used)
+
+
+def _unfinished(observed: Observed) -> list[Object]:
+    return [
+        job
+        for job in (*observed.preparation_jobs, *observed.jobs)
+        if not is_finished(job) and "deletionTimestamp" not in job["metadata"]
+    ]
+
+
+def _is_queued(job: Object) -> bool:
+    return QUEUE_NAME in job["metadata"].get("labels", {})
