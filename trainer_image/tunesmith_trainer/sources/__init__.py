@@ -18,13 +18,20 @@ from tunesmith_trainer.sources.mounted import listed, mounted
 
 __all__ = ["adapter_folder", "dataset_file", "listed", "model_folder", "mounted"]
 
+#: What there is of a model besides its weights: configuration and tokenizer.
+DESCRIPTION_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
 #: What a model in safetensors needs; weights in other formats are left where they are.
-MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
+MODEL_FILES = ["*.safetensors", *DESCRIPTION_FILES]
 
 
-def model_folder(source: PlannedSource, field: str = "baseModel.uri") -> Path:
-    """The folder of a model; ``field`` is where a user wrote the uri."""
-    folder = _model(source)
+def model_folder(
+    source: PlannedSource, field: str = "baseModel.uri", *, weights: bool = True
+) -> Path:
+    """The folder of a model; ``field`` is where a user wrote the uri.
+
+    Without ``weights`` they are not downloaded, where the rest can be had alone.
+    """
+    folder = _model(source, MODEL_FILES if weights else DESCRIPTION_FILES)
     if not folder.is_dir():
         raise TrainerError(
             Reason.MODEL_NOT_FOUND,
@@ -37,6 +44,9 @@ def model_folder(source: PlannedSource, field: str = "baseModel.uri") -> Path:
             f"{source.uri} holds no model: looked for config.json and *.safetensors and found "
             f"{listed(folder)}. Correct {field}, or put the model there",
         )
+    scheme = parse_location(source.uri).scheme
+    if not weights and scheme in {Scheme.HUB, Scheme.S3}:
+        return folder
     if not any(folder.glob("*.safetensors")):
         raise TrainerError(
             Reason.MODEL_UNUSABLE,
@@ -44,24 +54,22 @@ def model_folder(source: PlannedSource, field: str = "baseModel.uri") -> Path:
             "save_pretrained() of transformers, which writes that format",
         )
     # An archive was checked before it was unpacked.
-    if parse_location(source.uri).scheme is not Scheme.HTTPS:
+    if scheme is not Scheme.HTTPS:
         require_digest(source, Reason.BASE_MODEL_CHANGED, base_model_digest, folder)
     return folder
 
 
-def _model(source: PlannedSource) -> Path:
+def _model(source: PlannedSource, files: list[str]) -> Path:
     location = parse_location(source.uri)
     match location.scheme:
         case Scheme.HUB:
             from tunesmith_trainer.sources.hub import download_model
 
-            return download_model(location, source.credentials, MODEL_FILES)
+            return download_model(location, source.credentials, files)
         case Scheme.S3:
             from tunesmith_trainer.sources.object_store import download_folder
 
-            return download_folder(
-                location, source.credentials, Reason.MODEL_NOT_FOUND, MODEL_FILES
-            )
+            return download_folder(location, source.credentials, Reason.MODEL_NOT_FOUND, files)
         case Scheme.HTTPS:
             from tunesmith_trainer.sources.archive import model_in
             from tunesmith_trainer.sources.https import download
