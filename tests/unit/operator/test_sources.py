@@ -12,6 +12,7 @@ from tunesmith.api.locations import Location, Scheme, parse_location
 from tunesmith.api.objects import SecretReference
 from tunesmith.evalrun.objects import JudgedAdapter, evaluation_job, evaluation_plan
 from tunesmith.finetunejob import sources as job_sources
+from tunesmith.finetunejob.decision import Prepared
 from tunesmith.finetunejob.eval_runs import eval_run, preflight_run
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.sources import Role, Source, planned_registry, registry_variables
@@ -162,8 +163,10 @@ def test_each_source_of_a_job_has_its_own_secret() -> None:
 
 def test_the_eval_runs_of_a_job_are_given_what_opens_its_places() -> None:
     job = given.finetunejob(**S3_JOB)
-    before = preflight_run(job, given.SETTINGS)["spec"]
-    assert before["suites"][0]["dataset"]["secretRef"] == {"name": "data"}
+    uri = "s3://out/tuned/team/triage/uid-triage/prepared/x"
+    data = Prepared(uri, given.receipt(), given.memory_plan())
+    before = preflight_run(job, data, given.SETTINGS)["spec"]
+    assert before["suites"][0]["dataset"]["secretRef"] == {"name": "store"}
     assert before["outputSecretRef"] == {"name": "store"}
     uri = "s3://out/tuned/team/triage/uid-triage/abc"
     artifact = given.artifact().model_copy(update={"uri": uri})
@@ -171,12 +174,6 @@ def test_the_eval_runs_of_a_job_are_given_what_opens_its_places() -> None:
     assert after["adapter"]["secretRef"] == {"name": "store"}
     assert after["suites"][0]["dataset"]["secretRef"] == {"name": "store"}
     assert after["suites"][0]["promptedBase"]["examples"]["secretRef"] == {"name": "store"}
-
-
-def test_the_preflight_of_a_file_behind_https_checks_the_same_file() -> None:
-    source = {"uri": "https://example.com/rows.jsonl", "digest": DIGEST}
-    spec = preflight_run(given.finetunejob(dataset=source), given.SETTINGS)["spec"]
-    assert spec["suites"][0]["dataset"]["digest"] == DIGEST
 
 
 def test_two_suites_of_a_run_may_have_different_secrets() -> None:
