@@ -88,7 +88,7 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
     ({"dataset.uri": "configmap://small"}, "configmap://NAME/KEY"),
     ({"dataset.format": "Chat"}, 'supported values: "Auto", "Messages", "ShareGPT", "Alpaca"'),
     (
-        {"dataset.decontaminateAgainst": ["hf://datasets/org/name/test.jsonl"]},
+        {"dataset.decontaminateAgainst": ["hf://datasets/org/rows/a.jsonl"]},
         "dataset.decontaminateAgainst takes pvc://CLAIM/PATH or configmap://NAME/KEY",
     ),
     ({"dataset.decontaminateAgainst": ["pvc://data/../x"]}, "a uri must not contain '..'"),

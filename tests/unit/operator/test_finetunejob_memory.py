@@ -61,7 +61,7 @@ def test_it_is_counted_as_an_attempt() -> None:
 
 
 def test_the_change_is_said_before_and_when_it_is_made() -> None:
-    sentence = "The next attempt passes 2 sequences at a time, not 4, and accumulates 4 passes"
+    sentence = "Attempt 2 passes 2 sequences at a time, not 4, and accumulates 4 passes"
     waiting = ran_out(ago=1)
     assert status_of(waiting).state is JobState.RETRYING
     assert status_of(waiting).plan == given.memory_plan()
@@ -74,6 +74,12 @@ def test_a_second_time_it_is_halved_again() -> None:
     made = ran_out(2, micro_batch_size=2, gradient_accumulation=4)
     assert created_plan(made)["memory"]["microBatchSize"] == 1
     assert created_plan(made)["memory"]["gradientAccumulation"] == 8
+
+
+def test_a_single_sequence_that_is_too_much_is_computed_with_more_checkpointing() -> None:
+    made = ran_out(3, micro_batch_size=1, gradient_accumulation=8)
+    assert created_plan(made)["memory"]["activationCheckpointing"] == "Partial"
+    assert "activation checkpointing Partial, not Off" in condition(made, "Succeeded").message
 
 
 def test_what_follows_is_read_from_the_failed_job_and_from_no_memory_of_ours() -> None:
@@ -105,10 +111,21 @@ def test_a_job_deleted_by_hand_after_it_ran_out_of_memory_is_followed_by_the_sma
     assert created_plan(made)["memory"]["microBatchSize"] == 2
 
 
+def test_a_job_deleted_by_hand_does_not_bring_back_the_first_plan() -> None:
+    """The Job that prepared is still there, with the plan that was too large."""
+    status = given.prepared(attempt=2, plan=HALF.to_json())
+    preparation = [given.batch_job(stage="prepare", finished="Complete")]
+    pods = [given.ended(given.outcome(), 0, stage="prepare")]
+    job = given.finetunejob(status=status, evaluation=AT_ONCE)
+    made = planned(seen(job, preparation=preparation, pods=pods))
+    assert names(made)[-1] == ("Job", "triage-train-3")
+    assert created_plan(made)["memory"]["microBatchSize"] == 2
+
+
 def test_at_the_limit_nothing_follows_and_nothing_is_promised() -> None:
     written = {ANNOTATION: json.dumps(given.memory_plan().to_json())}
     job = given.batch_job(4, finished="Failed", counted=3, annotations=written)
     owner = given.finetunejob(status=given.prepared(attempt=4))
     made = planned(seen(owner, [job], pods=[given.ended(WORD, ExitCode.OUT_OF_MEMORY, 4)]))
     assert status_of(made).state is JobState.FAILED
-    assert "next attempt passes" not in condition(made, "Succeeded").message
+    assert "sequences at a time" not in condition(made, "Succeeded").message

@@ -97,6 +97,23 @@ def test_training_must_share_no_text_with_what_it_is_evaluated_on() -> None:
     assert "tests" in claims
 
 
+def test_each_place_is_opened_by_its_own_secret() -> None:
+    made = new(
+        baseModel={"uri": "hf://org/model", "secretRef": {"name": "hub"}},
+        dataset={"uri": "s3://data/rows.jsonl", "secretRef": {"name": "data"}},
+        output={"uri": "s3://out", "secretRef": {"name": "store"}},
+    )
+    (container,) = created_job(made)["spec"]["template"]["spec"]["containers"]
+    secrets = {
+        each["valueFrom"]["secretKeyRef"]["name"]
+        for each in container["env"]
+        if "valueFrom" in each
+    }
+    assert secrets == {"hub", "data", "store"}
+    assert created_plan(made)["dataset"]["credentials"] == "DATASET"
+    assert created_plan(made)["output"]["uri"] == "s3://out/team/triage/uid-triage"
+
+
 def test_every_attempt_has_the_same_plan_so_that_its_folder_is_found_again() -> None:
     lost = [given.batch_job(stage="prepare", finished="Failed")]
     crash = given.pod(1, "Failed", terminated={"exitCode": 1}, stage="prepare")
@@ -221,9 +238,11 @@ def test_a_retry_with_another_learning_rate_prepares_nothing_anew() -> None:
 
 
 def test_a_retry_of_a_job_that_forgot_where_its_data_is_prepares_first() -> None:
-    made = retry({})
+    verdict = {"name": "told-before", "verdict": "Failed", "adapterDigest": given.DIGEST}
+    made = retry({"evaluation": verdict})
     assert names(made)[-1] == ("Job", "triage-prepare-1")
     assert status_of(made).artifact == given.artifact()
+    assert status_of(made).evaluation.name == "told-before"  # type: ignore[union-attr]
 
 
 def spoilt() -> tuple[list[given.Raw], list[given.Raw]]:
@@ -238,6 +257,18 @@ def test_prepared_data_that_somebody_changed_is_prepared_anew() -> None:
     made = planned(seen(job, jobs, DONE, [*pods, *LAST_WORD]))
     assert names(made)[-1] == ("Job", "triage-prepare-2")
     assert status_of(made).preparation.uri is None  # type: ignore[union-attr]
+
+
+def test_while_it_is_prepared_anew_nothing_is_trained_on_the_old_folder() -> None:
+    jobs, pods = spoilt()
+    status = given.prepared(attempt=1, preparation={"attempt": 2, "countedFailures": 0})
+    newer = given.batch_job(2, stage="prepare")
+    newer["status"]["startTime"] = given.moment(30)
+    job = given.finetunejob(status=status, evaluation=AT_ONCE)
+    running = given.pod(2, stage="prepare")
+    made = planned(seen(job, jobs, [*DONE, newer], [*pods, *LAST_WORD, running]))
+    assert not made.create
+    assert status_of(made).state is JobState.PREPARING
 
 
 def test_once_it_is_prepared_anew_training_goes_on() -> None:

@@ -163,8 +163,9 @@ def test_each_source_of_a_job_has_its_own_secret() -> None:
 
 def test_the_eval_runs_of_a_job_are_given_what_opens_its_places() -> None:
     job = given.finetunejob(**S3_JOB)
-    prepared = Prepared("s3://out/tuned/prepared/abc", given.receipt(), given.memory_plan())
-    before = preflight_run(job, prepared, given.SETTINGS)["spec"]
+    uri = "s3://out/tuned/team/triage/uid-triage/prepared/x"
+    data = Prepared(uri, given.receipt(), given.memory_plan())
+    before = preflight_run(job, data, given.SETTINGS)["spec"]
     assert before["suites"][0]["dataset"]["secretRef"] == {"name": "store"}
     assert before["outputSecretRef"] == {"name": "store"}
     uri = "s3://out/tuned/team/triage/uid-triage/abc"
