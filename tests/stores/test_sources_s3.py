@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 
@@ -170,6 +171,25 @@ def test_no_credentials_at_all_are_told(bucket: Bucket, monkeypatch: pytest.Monk
     monkeypatch.delenv("TEST_AWS_SECRET_ACCESS_KEY")
     said = unreachable(source(f"s3://{bucket.name}/rows.jsonl"))
     assert "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in said
+
+
+def test_a_public_bucket_needs_no_secret(
+    s3: S3Server, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.write("rows.jsonl", ROWS)
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": ["s3:GetObject"],
+        "Resource": f"arn:aws:s3:::{bucket.name}/*",
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    bucket._store.call_s3("put_bucket_policy", Bucket=bucket.name, Policy=policy)
+    # The address is no secret: podTemplate.env may have it for all sources.
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+    public = PlannedSource(uri=f"s3://{bucket.name}/rows.jsonl")
+    assert sources.dataset_file(public).read_bytes() == ROWS
 
 
 def test_an_endpoint_that_does_not_answer_is_told(

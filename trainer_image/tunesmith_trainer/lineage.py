@@ -78,8 +78,10 @@ def library_versions() -> dict[str, str]:
 
 
 def hub_revision(path: Path) -> str | None:
-    """The commit of a downloaded model or file: the hub's cache keeps it in
-    .../snapshots/<commit>, whatever branch or tag was asked for."""
+    """The commit of what the hub's cache has, whatever branch or tag was asked for.
+
+    The cache keeps it in ``<repository>/snapshots/<commit>``, beside ``<repository>/refs``.
+    """
     parts = path.parts
     if SNAPSHOTS not in parts[:-1]:
         return None

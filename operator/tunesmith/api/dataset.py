@@ -173,6 +173,11 @@ class DatasetReceipt(ApiModel):
     digest: Digest = Field(
         description="sha256 over what is trained on and held out. What a review approves."
     )
+    revision: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Commit of the dataset's hub repository, whatever was asked for.",
+    )
     rows: int = Field(description="Rows read.")
     held_out_rows: int = Field(description="Rows set aside for evaluation.")
     held_out_digest: Digest = Field(description="sha256 of the held-out rows.")

@@ -91,7 +91,7 @@ def test_nothing_half_written_is_left(
     def stop(_: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tunesmith_trainer.artifact.make_durable", stop)
+    monkeypatch.setattr("tunesmith_trainer.benchmarks.fetch.make_durable", stop)
     with pytest.raises(KeyboardInterrupt):
         fetch.fetch(TASK, tmp_path / "data", hub)
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]

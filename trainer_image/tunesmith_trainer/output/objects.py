@@ -124,13 +124,12 @@ class ObjectStore:
         return folder
 
     def _download(self, name: str, files: Files, folder: Path) -> None:
-        require_room(f"{self.uri}/{name}", files.total_size())
         for file in files.files:
             require_inside(file.name)
-            path = folder / file.name
-            if path.is_file() and file_digest(path) == file.sha256:
-                continue
-            with whole(path) as partial:
+        lacking = [each for each in files.files if not is_there(folder / each.name, each)]
+        require_room(f"{self.uri}/{name}", sum(each.size for each in lacking))
+        for file in lacking:
+            with whole(folder / file.name) as partial:
                 self.bucket.download(self._key(f"{name}/{file.name}"), partial)
                 if file_digest(partial) != file.sha256:
                     raise BrokenFolderError(f"{file.name} is not what was uploaded")
@@ -154,6 +153,10 @@ class ObjectStore:
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name
+
+
+def is_there(path: Path, file: StoredFile) -> bool:
+    return path.is_file() and file_digest(path) == file.sha256
 
 
 class BrokenFolderError(Exception):

@@ -31,6 +31,7 @@ from tunesmith_trainer.data.dataset import read_dataset, require_enough
 from tunesmith_trainer.data.formats import Conversation
 from tunesmith_trainer.data.split import Split, prompt_examples, split_and_deduplicate
 from tunesmith_trainer.failure import TrainerError
+from tunesmith_trainer.lineage import hub_revision
 from tunesmith_trainer.output import OutputStore, open_output, staged
 from tunesmith_trainer.prepare.cleaning import Cleaned, clean
 from tunesmith_trainer.prepare.memory import memory_plan
@@ -59,7 +60,8 @@ def prepare(plan: PreparationPlan, board: ProgressBoard) -> PreparationOutcome:
     chat = load_chat_format(base_folder, plan.base_model.uri)
     memory = memory_plan(plan, base_folder)
 
-    rows = read_dataset(sources.dataset_file(plan.dataset), plan.dataset)
+    dataset_file = sources.dataset_file(plan.dataset)
+    rows = read_dataset(dataset_file, plan.dataset)
     require_enough(rows, plan.dataset)
     places = RowPlaces(plan.dataset.uri, rows)
     split = split_and_deduplicate(rows, plan.held_out)
@@ -73,7 +75,9 @@ def prepare(plan: PreparationPlan, board: ProgressBoard) -> PreparationOutcome:
     train = [cleaned.train[row] for row in audited.kept]
     require_rows(train, split, cleaned)
 
-    receipt = receipt_of(split, cleaned, audited, train)
+    receipt = receipt_of(split, cleaned, audited, train).model_copy(
+        update={"revision": hub_revision(dataset_file)}
+    )
     prepared = Prepared(
         train, split.held_out, prompt_examples(split.train, plan.held_out.seed), receipt
     )

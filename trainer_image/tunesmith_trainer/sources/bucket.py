@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 4
 ROUNDS = 2
 CONNECT_SECONDS = 10
+DEFAULT_REGION = "us-east-1"
 READ_SECONDS = 60
 #: Error codes by which a store says that these credentials open nothing here.
 DENIED = frozenset(
@@ -69,7 +70,7 @@ class Bucket:
     endpoint: str | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "endpoint", self._credential(S3_ENDPOINT))
+        object.__setattr__(self, "endpoint", self._setting(S3_ENDPOINT))
 
     def listed(self, prefix: str) -> list[StoredObject]:
         """Every object whose key begins like this, by key."""
@@ -139,11 +140,12 @@ class Bucket:
             logging.getLogger(library).setLevel(logging.CRITICAL)
         # The same credentials are the same connection: fsspec keeps it.
         store = S3FileSystem(
+            anon=self._is_anonymous,
             key=self._credential(S3_ACCESS_KEY),
             secret=self._credential(S3_SECRET_KEY),
             token=self._credential(S3_SESSION_TOKEN),
             endpoint_url=self.endpoint,
-            client_kwargs={"region_name": self._credential(S3_REGION) or "us-east-1"},
+            client_kwargs={"region_name": self._setting(S3_REGION) or DEFAULT_REGION},
             config_kwargs=self._configuration(),
             use_listings_cache=False,
         )
@@ -163,22 +165,27 @@ class Bucket:
             **({"s3": {"addressing_style": "path"}} if self.endpoint else {}),
         }
 
+    @cached_property
+    def _is_anonymous(self) -> bool:
+        """Whether nothing opens the bucket: neither a Secret nor the pod's own identity."""
+        from botocore.session import get_session
+
+        return self._credential(S3_ACCESS_KEY) is None and get_session().get_credentials() is None
+
+    def _setting(self, key: str) -> str | None:
+        """What is no secret may stand in podTemplate.env for all sources."""
+        return self._credential(key) or os.environ.get(key) or None
+
     def _credential(self, key: str) -> str | None:
         return credential(os.environ, self.credentials, key)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Turn what goes wrong into a sentence. FileNotFoundError stays, for a missing object."""
-        from botocore.exceptions import BotoCoreError, NoCredentialsError
+        from botocore.exceptions import BotoCoreError
 
         try:
             yield
-        except NoCredentialsError as error:
-            message = (
-                f"the bucket {self.name} is opened by nothing: name a Secret with {S3_ACCESS_KEY} "
-                f"and {S3_SECRET_KEY} in secretRef"
-            )
-            raise TrainerError(self.reason, message) from error
         except (OSError, BotoCoreError) as error:
             code = code_of(error)
             if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
@@ -192,10 +199,15 @@ class Bucket:
                 f"{S3_ENDPOINT} in the Secret"
             )
         if code in DENIED or isinstance(error, PermissionError):
+            denied = f"{self._place()} denies access to the bucket {self.name} ({code or 'denied'})"
+            if self._is_anonymous:
+                return (
+                    f"{denied}, which nothing opens: name a Secret with {S3_ACCESS_KEY} and "
+                    f"{S3_SECRET_KEY} in secretRef"
+                )
             return (
-                f"{self._place()} denies access to the bucket {self.name} ({code or 'denied'}): "
-                f"check {S3_ACCESS_KEY} and {S3_SECRET_KEY} in the Secret of secretRef, and what "
-                "they may do with this bucket"
+                f"{denied}: check {S3_ACCESS_KEY} and {S3_SECRET_KEY} in the Secret of secretRef, "
+                "and what they may do with this bucket"
             )
         said = code or type(error).__name__ if self.endpoint else first_line(error)
         return (
