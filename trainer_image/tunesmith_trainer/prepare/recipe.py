@@ -23,7 +23,7 @@ from tunesmith.api.trainer_contract import (
     Reason,
 )
 
-from tunesmith_trainer import artifact, sources
+from tunesmith_trainer import sources
 from tunesmith_trainer.data.audit import Audited, Limits, audit
 from tunesmith_trainer.data.chat import ChatFormat, load_chat_format
 from tunesmith_trainer.data.contamination import by_reason
@@ -31,14 +31,16 @@ from tunesmith_trainer.data.dataset import read_dataset, require_enough
 from tunesmith_trainer.data.formats import Conversation
 from tunesmith_trainer.data.split import Split, prompt_examples, split_and_deduplicate
 from tunesmith_trainer.failure import TrainerError
+from tunesmith_trainer.output import open_output, staged
 from tunesmith_trainer.prepare.cleaning import Cleaned, clean
 from tunesmith_trainer.prepare.memory import memory_plan
 from tunesmith_trainer.prepare.prepared import (
     Prepared,
     as_lines,
+    examples_digest,
     prepared_digest,
 )
-from tunesmith_trainer.prepare.receipt import PreparationReceipt, examples_digest, some
+from tunesmith_trainer.prepare.receipt import PreparationReceipt, some
 from tunesmith_trainer.prepare.review import render_review, review_sample, show
 from tunesmith_trainer.progress import ProgressBoard
 
@@ -52,9 +54,9 @@ MINIMUM_TRAIN_ROWS = 5
 def prepare(plan: PreparationPlan, board: ProgressBoard) -> PreparationOutcome:
     """Make the prepared folder, or find that it is there already. Raises TrainerError."""
     board.training(phase=TrainingPhase.PREPARING)
-    output = sources.mounted(plan.output)
-    artifact.require_writable(output, plan.output.uri)
-    base_folder = sources.model_folder(plan.base_model)
+    output = open_output(plan.output)
+    output.require_writable()
+    base_folder = sources.described_model(plan.base_model)
     chat = load_chat_format(base_folder, plan.base_model.uri)
     memory = memory_plan(plan, base_folder)
 
@@ -77,10 +79,10 @@ def prepare(plan: PreparationPlan, board: ProgressBoard) -> PreparationOutcome:
         train, split.held_out, prompt_examples(split.train, plan.held_out.seed), receipt
     )
     name = f"{PREPARED_FOLDER}/{receipt.digest.removeprefix('sha256:')[:16]}"
-    if not holds(output / name, receipt):
-        with artifact.staged(output / name, plan.output.uri) as folder:
+    if not holds(output.folder(name), receipt):
+        with staged(output, name) as folder:
             write(folder, plan, prepared, receipt, chat, places)
-    uri = f"{plan.output.uri.rstrip('/')}/{name}"
+    uri = f"{output.uri}/{name}"
     board.dataset(receipt.for_status())
     log.info("prepared %s: %d rows to train on", uri, receipt.train_rows)
     return PreparationOutcome(
@@ -102,9 +104,14 @@ class RowPlaces:
 
 
 def evaluation_sets(plan: PreparationPlan, split: Split) -> dict[str, list[Conversation]]:
-    """What training may share no text with, by name."""
+    """What training may share no text with, by name.
+
+    A suite that asks rows of the dataset itself asks the held-out ones.
+    """
     sets = {HELD_OUT: split.held_out}
     for each in plan.decontaminate_against:
+        if each.uri == plan.dataset.uri:
+            continue
         path = sources.dataset_file(each, "dataset.decontaminateAgainst")
         sets[each.uri] = read_dataset(path, each)
     return sets
@@ -163,8 +170,10 @@ def cleaning_warnings(split: Split, cleaned: Cleaned) -> list[str]:
     return warnings
 
 
-def holds(folder: Path, receipt: PreparationReceipt) -> bool:
+def holds(folder: Path | None, receipt: PreparationReceipt) -> bool:
     """Whether an earlier attempt left the same, whole and unchanged."""
+    if folder is None:
+        return False
     try:
         written = PreparationReceipt.model_validate_json((folder / RECEIPT_FILE).read_bytes())
         return (

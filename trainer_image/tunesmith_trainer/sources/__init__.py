@@ -16,15 +16,47 @@ from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.sources.digest import require_digest
 from tunesmith_trainer.sources.mounted import listed, mounted
 
-__all__ = ["adapter_folder", "dataset_file", "listed", "model_folder", "mounted"]
+__all__ = [
+    "adapter_folder",
+    "dataset_file",
+    "described_model",
+    "listed",
+    "model_folder",
+    "mounted",
+]
 
 #: What a model in safetensors needs; weights in other formats are left where they are.
-MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
+WEIGHTS = "*.safetensors"
+MODEL_FILES = [WEIGHTS, "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
 
 
 def model_folder(source: PlannedSource, field: str = "baseModel.uri") -> Path:
     """The folder of a model; ``field`` is where a user wrote the uri."""
-    folder = _model(source)
+    folder = _model(source, MODEL_FILES)
+    require_model(source, folder, field)
+    if not any(folder.glob(WEIGHTS)):
+        raise TrainerError(
+            Reason.MODEL_UNUSABLE,
+            f"{source.uri} has no {WEIGHTS}, only {listed(folder)}: save the model with "
+            "save_pretrained() of transformers, which writes that format",
+        )
+    # An archive was checked before it was unpacked.
+    if parse_location(source.uri).scheme is not Scheme.HTTPS:
+        require_digest(source, Reason.BASE_MODEL_CHANGED, base_model_digest, folder)
+    return folder
+
+
+def described_model(source: PlannedSource, field: str = "baseModel.uri") -> Path:
+    """The same without fetching weights: configuration and tokenizer tell what data needs to know.
+
+    Whether the weights are those of ``content_digest`` is seen when they are loaded.
+    """
+    folder = _model(source, [name for name in MODEL_FILES if name != WEIGHTS])
+    require_model(source, folder, field)
+    return folder
+
+
+def require_model(source: PlannedSource, folder: Path, field: str) -> None:
     if not folder.is_dir():
         raise TrainerError(
             Reason.MODEL_NOT_FOUND,
@@ -34,34 +66,22 @@ def model_folder(source: PlannedSource, field: str = "baseModel.uri") -> Path:
     if not (folder / "config.json").is_file():
         raise TrainerError(
             Reason.MODEL_NOT_FOUND,
-            f"{source.uri} holds no model: looked for config.json and *.safetensors and found "
+            f"{source.uri} holds no model: looked for config.json and {WEIGHTS} and found "
             f"{listed(folder)}. Correct {field}, or put the model there",
         )
-    if not any(folder.glob("*.safetensors")):
-        raise TrainerError(
-            Reason.MODEL_UNUSABLE,
-            f"{source.uri} has no *.safetensors, only {listed(folder)}: save the model with "
-            "save_pretrained() of transformers, which writes that format",
-        )
-    # An archive was checked before it was unpacked.
-    if parse_location(source.uri).scheme is not Scheme.HTTPS:
-        require_digest(source, Reason.BASE_MODEL_CHANGED, base_model_digest, folder)
-    return folder
 
 
-def _model(source: PlannedSource) -> Path:
+def _model(source: PlannedSource, files: list[str]) -> Path:
     location = parse_location(source.uri)
     match location.scheme:
         case Scheme.HUB:
             from tunesmith_trainer.sources.hub import download_model
 
-            return download_model(location, source.credentials, MODEL_FILES)
+            return download_model(location, source.credentials, files)
         case Scheme.S3:
             from tunesmith_trainer.sources.object_store import download_folder
 
-            return download_folder(
-                location, source.credentials, Reason.MODEL_NOT_FOUND, MODEL_FILES
-            )
+            return download_folder(location, source.credentials, Reason.MODEL_NOT_FOUND, files)
         case Scheme.HTTPS:
             from tunesmith_trainer.sources.archive import model_in
             from tunesmith_trainer.sources.https import download
