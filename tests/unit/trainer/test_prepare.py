@@ -15,6 +15,7 @@ from tunesmith.api.objects import HeldOut
 from tunesmith.api.trainer_contract import (
     PLAN_READER,
     PlannedDataset,
+    PlannedSource,
     PreparationOutcome,
     PreparationPlan,
     Reason,
@@ -30,8 +31,12 @@ from tunesmith_trainer.data.formats import Conversation, Message, Role
 from tunesmith_trainer.data.split import prompt_examples, split_and_deduplicate
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.main import carry_out
-from tunesmith_trainer.prepare.prepared import prepared_digest
-from tunesmith_trainer.prepare.receipt import examples_digest
+from tunesmith_trainer.prepare.prepared import (
+    examples_digest,
+    prepared_digest,
+    prepared_folder,
+    read_prepared,
+)
 from tunesmith_trainer.prepare.recipe import prepare
 from tunesmith_trainer.prepare.review import stretches
 from tunesmith_trainer.progress import ProgressBoard
@@ -109,6 +114,32 @@ def test_the_folder_holds_the_examples_their_receipt_and_a_page(
     assert outcome.memory.micro_batch_size >= 1
 
 
+def test_the_training_reads_what_the_preparation_wrote(tiny_model: Path, tmp_path: Path) -> None:
+    outcome, folder = run(tiny_model, tmp_path, different(40))
+    source = PlannedSource(uri=outcome.uri, path=str(folder))
+    assert prepared_folder(source) == folder
+    prepared = read_prepared(folder, outcome.uri, outcome.dataset)
+    assert len(prepared.train) == outcome.dataset.train_rows
+    assert len(prepared.held_out) == outcome.dataset.held_out_rows
+    with (folder / "train.jsonl").open("a") as file:
+        file.write(json.dumps(row("one more", "row")) + "\n")
+    with pytest.raises(TrainerError) as raised:
+        read_prepared(folder, outcome.uri, outcome.dataset)
+    assert raised.value.reason is Reason.PREPARED_DATA_CHANGED
+
+
+def test_no_weights_are_needed(tiny_model: Path, tmp_path: Path) -> None:
+    """A model of 140 GB is not downloaded to count tokens."""
+    described = tmp_path / "described"
+    described.mkdir()
+    for file in tiny_model.glob("*.json*"):
+        (described / file.name).write_bytes(file.read_bytes())
+    for file in tiny_model.glob("*.jinja"):
+        (described / file.name).write_bytes(file.read_bytes())
+    outcome, _ = run(described, tmp_path, different(20))
+    assert outcome.memory.predicted_peak_bytes
+
+
 def test_the_held_out_rows_are_those_that_the_evaluation_computes_from_the_file(
     tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +198,12 @@ def test_every_row_is_accounted_for(tiny_model: Path, tmp_path: Path) -> None:
     )
     assert leaked.digest() in receipt["dropped"]["contaminated"]
     assert sentence(900) not in json.dumps(receipt)
+
+
+def test_the_dataset_is_not_contaminated_by_itself(tiny_model: Path, tmp_path: Path) -> None:
+    itself = {"uri": "pvc://data/rows.jsonl", "path": str(tmp_path / "rows.jsonl")}
+    outcome, _ = run(tiny_model, tmp_path, different(20), decontaminateAgainst=[itself])
+    assert outcome.dataset.contaminated_rows == 0
 
 
 def test_near_duplicates_can_be_kept(tiny_model: Path, tmp_path: Path) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pydantic import Field
 from tunesmith.api.dataset import DatasetAudit, DatasetReceipt
-from tunesmith.api.trainer_contract import HELD_OUT_FILE, TRAIN_FILE
-
-from tunesmith_trainer.data.formats import Conversation, rows_digest
 
 #: Digests of each kind of dropped row; the counts have all.
 MAXIMUM_DIGESTS = 100
@@ -32,10 +28,3 @@ class PreparationReceipt(DatasetReceipt):
 def some(digests: Sequence[str]) -> list[str]:
     """The first digests, sorted: the same for the same rows."""
     return sorted(digests)[:MAXIMUM_DIGESTS]
-
-
-def examples_digest(train: Iterable[Conversation], held_out: Iterable[Conversation]) -> str:
-    """The digest of a folder that is not written yet."""
-    digests = {HELD_OUT_FILE: rows_digest(held_out), TRAIN_FILE: rows_digest(train)}
-    lines = [f"{digests[name].removeprefix('sha256:')}  {name}\n" for name in sorted(digests)]
-    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"

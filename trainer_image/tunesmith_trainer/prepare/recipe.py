@@ -32,15 +32,16 @@ from tunesmith_trainer.data.formats import Conversation
 from tunesmith_trainer.data.split import Split, prompt_examples, split_and_deduplicate
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.lineage import hub_revision
-from tunesmith_trainer.output import OutputStore, open_output, staged
+from tunesmith_trainer.output import open_output, staged
 from tunesmith_trainer.prepare.cleaning import Cleaned, clean
 from tunesmith_trainer.prepare.memory import memory_plan
 from tunesmith_trainer.prepare.prepared import (
     Prepared,
     as_lines,
+    examples_digest,
     prepared_digest,
 )
-from tunesmith_trainer.prepare.receipt import PreparationReceipt, examples_digest, some
+from tunesmith_trainer.prepare.receipt import PreparationReceipt, some
 from tunesmith_trainer.prepare.review import render_review, review_sample, show
 from tunesmith_trainer.progress import ProgressBoard
 
@@ -56,7 +57,7 @@ def prepare(plan: PreparationPlan, board: ProgressBoard) -> PreparationOutcome:
     board.training(phase=TrainingPhase.PREPARING)
     output = open_output(plan.output)
     output.require_writable()
-    base_folder = sources.model_folder(plan.base_model, weights=False)
+    base_folder = sources.described_model(plan.base_model)
     chat = load_chat_format(base_folder, plan.base_model.uri)
     memory = memory_plan(plan, base_folder)
 
@@ -82,7 +83,7 @@ def prepare(plan: PreparationPlan, board: ProgressBoard) -> PreparationOutcome:
         train, split.held_out, prompt_examples(split.train, plan.held_out.seed), receipt
     )
     name = f"{PREPARED_FOLDER}/{receipt.digest.removeprefix('sha256:')[:16]}"
-    if not holds(output, name, receipt):
+    if not holds(output.folder(name), receipt):
         with staged(output, name) as folder:
             write(folder, plan, prepared, receipt, chat, places)
     uri = f"{output.uri}/{name}"
@@ -107,9 +108,14 @@ class RowPlaces:
 
 
 def evaluation_sets(plan: PreparationPlan, split: Split) -> dict[str, list[Conversation]]:
-    """What training may share no text with, by name."""
+    """What training may share no text with, by name.
+
+    A suite that asks rows of the dataset itself asks the held-out ones.
+    """
     sets = {HELD_OUT: split.held_out}
     for each in plan.decontaminate_against:
+        if each.uri == plan.dataset.uri:
+            continue
         path = sources.dataset_file(each, "dataset.decontaminateAgainst")
         sets[each.uri] = read_dataset(path, each)
     return sets
@@ -168,9 +174,8 @@ def cleaning_warnings(split: Split, cleaned: Cleaned) -> list[str]:
     return warnings
 
 
-def holds(output: OutputStore, name: str, receipt: PreparationReceipt) -> bool:
+def holds(folder: Path | None, receipt: PreparationReceipt) -> bool:
     """Whether an earlier attempt left the same, whole and unchanged."""
-    folder = output.folder(name)
     if folder is None:
         return False
     try:

@@ -16,22 +16,47 @@ from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.sources.digest import require_digest
 from tunesmith_trainer.sources.mounted import listed, mounted
 
-__all__ = ["adapter_folder", "dataset_file", "listed", "model_folder", "mounted"]
+__all__ = [
+    "adapter_folder",
+    "dataset_file",
+    "described_model",
+    "listed",
+    "model_folder",
+    "mounted",
+]
 
-#: What there is of a model besides its weights: configuration and tokenizer.
-DESCRIPTION_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
 #: What a model in safetensors needs; weights in other formats are left where they are.
-MODEL_FILES = ["*.safetensors", *DESCRIPTION_FILES]
+WEIGHTS = "*.safetensors"
+MODEL_FILES = [WEIGHTS, "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
 
 
-def model_folder(
-    source: PlannedSource, field: str = "baseModel.uri", *, weights: bool = True
-) -> Path:
-    """The folder of a model; ``field`` is where a user wrote the uri.
+def model_folder(source: PlannedSource, field: str = "baseModel.uri") -> Path:
+    """The folder of a model; ``field`` is where a user wrote the uri."""
+    folder = _model(source, MODEL_FILES)
+    require_model(source, folder, field)
+    if not any(folder.glob(WEIGHTS)):
+        raise TrainerError(
+            Reason.MODEL_UNUSABLE,
+            f"{source.uri} has no {WEIGHTS}, only {listed(folder)}: save the model with "
+            "save_pretrained() of transformers, which writes that format",
+        )
+    # An archive was checked before it was unpacked.
+    if parse_location(source.uri).scheme is not Scheme.HTTPS:
+        require_digest(source, Reason.BASE_MODEL_CHANGED, base_model_digest, folder)
+    return folder
 
-    Without ``weights`` they are not downloaded, where the rest can be had alone.
+
+def described_model(source: PlannedSource, field: str = "baseModel.uri") -> Path:
+    """The same without fetching weights: configuration and tokenizer tell what data needs to know.
+
+    Whether the weights are those of ``content_digest`` is seen when they are loaded.
     """
-    folder = _model(source, MODEL_FILES if weights else DESCRIPTION_FILES)
+    folder = _model(source, [name for name in MODEL_FILES if name != WEIGHTS])
+    require_model(source, folder, field)
+    return folder
+
+
+def require_model(source: PlannedSource, folder: Path, field: str) -> None:
     if not folder.is_dir():
         raise TrainerError(
             Reason.MODEL_NOT_FOUND,
@@ -41,22 +66,9 @@ def model_folder(
     if not (folder / "config.json").is_file():
         raise TrainerError(
             Reason.MODEL_NOT_FOUND,
-            f"{source.uri} holds no model: looked for config.json and *.safetensors and found "
+            f"{source.uri} holds no model: looked for config.json and {WEIGHTS} and found "
             f"{listed(folder)}. Correct {field}, or put the model there",
         )
-    scheme = parse_location(source.uri).scheme
-    if not weights and scheme in {Scheme.HUB, Scheme.S3}:
-        return folder
-    if not any(folder.glob("*.safetensors")):
-        raise TrainerError(
-            Reason.MODEL_UNUSABLE,
-            f"{source.uri} has no *.safetensors, only {listed(folder)}: save the model with "
-            "save_pretrained() of transformers, which writes that format",
-        )
-    # An archive was checked before it was unpacked.
-    if scheme is not Scheme.HTTPS:
-        require_digest(source, Reason.BASE_MODEL_CHANGED, base_model_digest, folder)
-    return folder
 
 
 def _model(source: PlannedSource, files: list[str]) -> Path:
