@@ -13,6 +13,7 @@ from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import Failure, FailureClass
 from tunesmith.finetunejob.decision import Observed, Prepared, has_begun
 from tunesmith.kube.labels import MEMORY_PLAN
+from tunesmith.memory_planner.planning import halve
 
 Object = dict[str, Any]
 
@@ -35,9 +36,9 @@ def of_last_attempt(observed: Observed, seen: Prepared | None) -> MemoryPlan | N
 
 
 def of_next_attempt(observed: Observed, seen: Prepared) -> MemoryPlan:
-    """The same plan again, or half of it when there was too little memory."""
+    """The same plan again, or a smaller one of the same batch when there was too little memory."""
     last = of_last_attempt(observed, seen) or seen.memory
-    return (halved(last) or last) if _ran_out_of_memory(observed) else last
+    return (halve(last) or last) if _ran_out_of_memory(observed) else last
 
 
 def sentence(observed: Observed, seen: Prepared) -> str | None:
@@ -54,19 +55,6 @@ def sentence(observed: Observed, seen: Prepared) -> str | None:
         f"The next attempt passes {following.micro_batch_size} sequences at a time, not "
         f"{last.micro_batch_size}, and accumulates {following.gradient_accumulation} passes: the "
         "same batch in less memory."
-    )
-
-
-def halved(plan: MemoryPlan) -> MemoryPlan | None:
-    """Half of the micro-batch, accumulated twice as often; None for a single sequence."""
-    micro_batch = plan.micro_batch_size // 2
-    if micro_batch == 0 or plan.micro_batch_size % 2:
-        return None
-    return plan.model_copy(
-        update={
-            "micro_batch_size": micro_batch,
-            "gradient_accumulation": 2 * plan.gradient_accumulation,
-        }
     )
 
 

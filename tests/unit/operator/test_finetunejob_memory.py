@@ -76,6 +76,12 @@ def test_a_second_time_it_is_halved_again() -> None:
     assert created_plan(made)["memory"]["gradientAccumulation"] == 8
 
 
+def test_a_single_sequence_that_is_too_much_is_computed_with_more_checkpointing() -> None:
+    made = ran_out(3, micro_batch_size=1, gradient_accumulation=8)
+    assert created_plan(made)["memory"]["activationCheckpointing"] == "Partial"
+    assert "activation checkpointing Partial, not Off" in condition(made, "Succeeded").message
+
+
 def test_what_follows_is_read_from_the_failed_job_and_from_no_memory_of_ours() -> None:
     assert created_plan(ran_out(status=given.prepared(plan=HALF.to_json()))) == created_plan(
         ran_out()

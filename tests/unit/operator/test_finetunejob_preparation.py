@@ -97,6 +97,23 @@ def test_training_must_share_no_text_with_what_it_is_evaluated_on() -> None:
     assert "tests" in claims
 
 
+def test_each_place_is_opened_by_its_own_secret() -> None:
+    made = new(
+        baseModel={"uri": "hf://org/model", "secretRef": {"name": "hub"}},
+        dataset={"uri": "s3://data/rows.jsonl", "secretRef": {"name": "data"}},
+        output={"uri": "s3://out", "secretRef": {"name": "store"}},
+    )
+    (container,) = created_job(made)["spec"]["template"]["spec"]["containers"]
+    secrets = {
+        each["valueFrom"]["secretKeyRef"]["name"]
+        for each in container["env"]
+        if "valueFrom" in each
+    }
+    assert secrets == {"hub", "data", "store"}
+    assert created_plan(made)["dataset"]["credentials"] == "DATASET"
+    assert created_plan(made)["output"]["uri"] == "s3://out/team/triage/uid-triage"
+
+
 def test_every_attempt_has_the_same_plan_so_that_its_folder_is_found_again() -> None:
     lost = [given.batch_job(stage="prepare", finished="Failed")]
     crash = given.pod(1, "Failed", terminated={"exitCode": 1}, stage="prepare")
