@@ -46,13 +46,15 @@ def sentence(observed: Observed, seen: Prepared) -> str | None:
     last, following = of_last_attempt(observed, seen), of_next_attempt(observed, seen)
     if last is None or last == following:
         return None
+    attempt = observed.attempt
+    number = (attempt.number if attempt else observed.job.status.attempt or 0) + 1
     if last.micro_batch_size == following.micro_batch_size:
         return (
-            f"The next attempt has activation checkpointing {following.activation_checkpointing}, "
+            f"Attempt {number} has activation checkpointing {following.activation_checkpointing}, "
             f"not {last.activation_checkpointing}: slower, in less memory."
         )
     return (
-        f"The next attempt passes {following.micro_batch_size} sequences at a time, not "
+        f"Attempt {number} passes {following.micro_batch_size} sequences at a time, not "
         f"{last.micro_batch_size}, and accumulates {following.gradient_accumulation} passes: the "
         "same batch in less memory."
     )

@@ -55,13 +55,12 @@ def findings() -> list[Finding]:
 
 
 def changes(observed: Observed, now: datetime) -> list[Suspension]:
-    """The Jobs whose ``suspend`` is not as the spec says."""
-    suspend = observed.job.spec.suspend
-    return [
-        _suspension(job, observed, now)
-        for job in _unfinished(observed)
-        if not _is_queued(job) and wants_suspension(job) is not suspend
-    ]
+    """The Jobs whose ``suspend`` is not as the spec says; what others suspended is theirs."""
+    own = [job for job in _unfinished(observed) if not _is_queued(job)]
+    if observed.job.spec.suspend:
+        running = [job for job in own if not wants_suspension(job)]
+        return [Suspension(_name(job), True, _noted(job, observed, now)) for job in running]
+    return [Suspension(_name(job), False) for job in own if _is_stopped_by_us(job)]
 
 
 def stopped_jobs(observed: Observed) -> list[Object]:
@@ -80,10 +79,16 @@ def stopped_children(observed: Observed, state: JobState) -> list[tuple[str, str
     return [*jobs, *(("EvalRun", name) for name in runs)]
 
 
-def _suspension(job: Object, observed: Observed, now: datetime) -> Suspension:
-    name, suspend = str(job["metadata"]["name"]), observed.job.spec.suspend
-    used = {GPU_SECONDS: str(so_far(job, observed.pods, now))} if suspend else {}
-    return Suspension(name, suspend, used)
+def _noted(job: Object, observed: Observed, now: datetime) -> dict[str, str]:
+    return {GPU_SECONDS: str(so_far(job, observed.pods, now))}
+
+
+def _is_stopped_by_us(job: Object) -> bool:
+    return wants_suspension(job) and GPU_SECONDS in job["metadata"].get("annotations", {})
+
+
+def _name(job: Object) -> str:
+    return str(job["metadata"]["name"])
 
 
 def _unfinished(observed: Observed) -> list[Object]:

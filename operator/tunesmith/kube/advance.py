@@ -111,6 +111,8 @@ def _under_way(attempt: Attempt, missing: Trouble | None, settings: Settings) ->
             requeue_after=settings.progress_interval,
         )
     message = f"Attempt {attempt.number} waits for its pod to start."
+    if attempt.state is AttemptState.SUSPENDED:
+        message = f"Attempt {attempt.number} waits until its Job {attempt.job_name} is resumed."
     succeeded = unknown("Succeeded", "Pending", message)
     return Advance(Stage.PENDING, succeeded, requeue_after=settings.progress_interval)
 

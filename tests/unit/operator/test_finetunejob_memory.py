@@ -61,7 +61,7 @@ def test_it_is_counted_as_an_attempt() -> None:
 
 
 def test_the_change_is_said_before_and_when_it_is_made() -> None:
-    sentence = "The next attempt passes 2 sequences at a time, not 4, and accumulates 4 passes"
+    sentence = "Attempt 2 passes 2 sequences at a time, not 4, and accumulates 4 passes"
     waiting = ran_out(ago=1)
     assert status_of(waiting).state is JobState.RETRYING
     assert status_of(waiting).plan == given.memory_plan()
@@ -117,4 +117,4 @@ def test_at_the_limit_nothing_follows_and_nothing_is_promised() -> None:
     owner = given.finetunejob(status=given.prepared(attempt=4))
     made = planned(seen(owner, [job], pods=[given.ended(WORD, ExitCode.OUT_OF_MEMORY, 4)]))
     assert status_of(made).state is JobState.FAILED
-    assert "next attempt passes" not in condition(made, "Succeeded").message
+    assert "sequences at a time" not in condition(made, "Succeeded").message

@@ -44,11 +44,22 @@ def test_a_batch_job_that_is_suspended_already_is_left_alone() -> None:
     assert not made.create
 
 
+NOTED = {"tunesmith.dev/gpu-seconds": "50"}
+
+
 def test_it_goes_on_as_the_same_attempt() -> None:
-    made = planned(seen(job(suspend=False, attempt=1), [given.batch_job(spec=STOPPED)]))
+    stopped = given.batch_job(spec=STOPPED, annotations=NOTED)
+    made = planned(seen(job(suspend=False, attempt=1), [stopped]))
     assert made.suspend == [Suspension("triage-train-1", False)]
     assert not made.create
     assert status_of(made).attempt == 1
+
+
+def test_what_somebody_else_suspended_is_theirs_to_resume() -> None:
+    """Kueue may manage Jobs without a queue, too."""
+    made = planned(seen(job(suspend=False, attempt=1), [given.batch_job(spec=STOPPED)]))
+    assert not made.suspend
+    assert "waits until its Job triage-train-1 is resumed" in condition(made, "Succeeded").message
 
 
 def test_a_batch_job_that_runs_as_wanted_is_not_touched() -> None:
@@ -133,7 +144,7 @@ def test_a_retry_that_was_due_begins_when_it_is_resumed() -> None:
 def test_the_gpu_seconds_so_far_are_noted_when_it_stops() -> None:
     container = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
     spec = {**RUNNING, "template": {"spec": {"containers": [container]}}}
-    batch_job = given.batch_job(spec=spec, annotations={"tunesmith.dev/gpu-seconds": "50"})
+    batch_job = given.batch_job(spec=spec, annotations=NOTED)
     made = planned(seen(job(), [batch_job], pods=[given.pod()]))
     assert made.suspend[0].annotations == {"tunesmith.dev/gpu-seconds": "650"}
 
