@@ -111,6 +111,17 @@ def test_a_job_deleted_by_hand_after_it_ran_out_of_memory_is_followed_by_the_sma
     assert created_plan(made)["memory"]["microBatchSize"] == 2
 
 
+def test_a_job_deleted_by_hand_does_not_bring_back_the_first_plan() -> None:
+    """The Job that prepared is still there, with the plan that was too large."""
+    status = given.prepared(attempt=2, plan=HALF.to_json())
+    preparation = [given.batch_job(stage="prepare", finished="Complete")]
+    pods = [given.ended(given.outcome(), 0, stage="prepare")]
+    job = given.finetunejob(status=status, evaluation=AT_ONCE)
+    made = planned(seen(job, preparation=preparation, pods=pods))
+    assert names(made)[-1] == ("Job", "triage-train-3")
+    assert created_plan(made)["memory"]["microBatchSize"] == 2
+
+
 def test_at_the_limit_nothing_follows_and_nothing_is_promised() -> None:
     written = {ANNOTATION: json.dumps(given.memory_plan().to_json())}
     job = given.batch_job(4, finished="Failed", counted=3, annotations=written)
