@@ -98,7 +98,8 @@ def test_no_serving_pod_was_restarted_for_it(applied: Kubectl) -> None:
 
 def test_nothing_was_done_twice(applied: Kubectl) -> None:
     jobs = applied.list("jobs")
-    assert len([each for each in jobs if "-train-" in each["metadata"]["name"]]) == 1
+    for stage in ("prepare", "train"):
+        assert len([each for each in jobs if f"-{stage}-" in each["metadata"]["name"]]) == 1
     runs = [each["metadata"]["name"] for each in applied.list("evalruns")]
     assert len(runs) == 2, "one before training, one after it"
     for run in runs:
