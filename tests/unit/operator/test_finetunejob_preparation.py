@@ -238,9 +238,11 @@ def test_a_retry_with_another_learning_rate_prepares_nothing_anew() -> None:
 
 
 def test_a_retry_of_a_job_that_forgot_where_its_data_is_prepares_first() -> None:
-    made = retry({})
+    verdict = {"name": "told-before", "verdict": "Failed", "adapterDigest": given.DIGEST}
+    made = retry({"evaluation": verdict})
     assert names(made)[-1] == ("Job", "triage-prepare-1")
     assert status_of(made).artifact == given.artifact()
+    assert status_of(made).evaluation.name == "told-before"  # type: ignore[union-attr]
 
 
 def spoilt() -> tuple[list[given.Raw], list[given.Raw]]:
