@@ -259,6 +259,18 @@ def test_prepared_data_that_somebody_changed_is_prepared_anew() -> None:
     assert status_of(made).preparation.uri is None  # type: ignore[union-attr]
 
 
+def test_while_it_is_prepared_anew_nothing_is_trained_on_the_old_folder() -> None:
+    jobs, pods = spoilt()
+    status = given.prepared(attempt=1, preparation={"attempt": 2, "countedFailures": 0})
+    newer = given.batch_job(2, stage="prepare")
+    newer["status"]["startTime"] = given.moment(30)
+    job = given.finetunejob(status=status, evaluation=AT_ONCE)
+    running = given.pod(2, stage="prepare")
+    made = planned(seen(job, jobs, [*DONE, newer], [*pods, *LAST_WORD, running]))
+    assert not made.create
+    assert status_of(made).state is JobState.PREPARING
+
+
 def test_once_it_is_prepared_anew_training_goes_on() -> None:
     jobs, pods = spoilt()
     job = given.finetunejob(status=given.prepared(attempt=1), evaluation=AT_ONCE)
