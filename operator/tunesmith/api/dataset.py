@@ -200,6 +200,6 @@ class JobReview(ApiModel):
     page: Uri = Field(description="The page to look at: review.html.")
     approved_digest: Digest | None = Field(default=None, description="The data that was approved.")
     approved_by: str | None = Field(
-        default=None, max_length=253, description="Who approved, in their own words."
+        default=None, max_length=253, description="Who approved: their user name."
     )
     approved_at: Timestamp | None = Field(default=None, description="When it was seen.")
