@@ -73,8 +73,9 @@ class Training(ApiModel):
     optimizer: Optimizer = Field(
         default=Optimizer.AUTO,
         description=(
-            "AdamW with 32 or 8 bits of state, paged to the host's memory or not. Auto: AdamW for "
-            "adapters; for method Full the first that fits."
+            "AdamW with its state in the type of what is trained (32 bits for adapters, 16 for "
+            "method Full) or in 8 bits, paged to the host's memory or not. Auto: AdamW for "
+            "adapters; for method Full the first of AdamW and PagedAdamW8bit that fits."
         ),
     )
     parallelism: Parallelism = Field(

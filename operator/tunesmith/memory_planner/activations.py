@@ -1,9 +1,10 @@
 """What a forward pass keeps for its backward pass, counted tensor by tensor. Pure.
 
-The tensors are those of a fused step: RMSNorm keeps its input, flash attention its queries, keys,
-values and output, a linear layer with something to train its input, the gated MLP both halves.
-Counted so, a token of Llama-3.1-8B keeps 4.26 MiB; an H100 showed 4.25 (facts of one H100 80GB,
-torch 2.11.0, transformers 5.23.0, peft 0.21.2, rows B4 and Q3).
+The tensors are those of this project's training engine, each decoder layer compiled: RMSNorm keeps
+its input, attention its queries, keys, values and output, a linear layer with something to train
+its input, the gated MLP both halves and their product. Counted so, the slope over tokens is that of
+an H100 to the byte (4,509,468 for Llama-3.1-8B; tests/unit/operator/measured_peaks.py), and each
+constant below says which of those runs shows it.
 """
 
 from __future__ import annotations
@@ -15,34 +16,20 @@ from tunesmith.api.method import Method
 from tunesmith.memory_planner.model_shape import Linear, ModelShape
 
 FLOAT32 = 4
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Whose code does the step, as far as memory shows it."""
-
-    #: Temporaries while a layer's gradient is computed, in units of what that layer keeps.
-    backward: float
-    #: Whether the input of each adapter is kept as dropout left it. The compiler makes it again
-    #: from the input itself and the mask.
-    keeps_dropped: bool
-    #: Tensors as large as a piece of the logits in 16 bits, while its loss is computed.
-    pieces: int
-
-
-#: Each layer compiled (torch.compile): Inductor holds what a layer keeps until its whole backward
-#: is done. ``backward`` fits rows C2 (0.88) and C4 (1.06) of the same measurements.
-COMPILED = Engine(backward=1.0, keeps_dropped=False, pieces=2)
-#: Kernels called one by one, each freeing what it used. Rows B4 (0.20) and B6 (0.28).
-EAGER = Engine(backward=0.25, keeps_dropped=True, pieces=5)
+INT64 = 8
 
 #: Of the logits of one piece, as the trainer's head cuts them.
 PIECE_BYTES = 512 * 2**20
-#: Logits in 32 bits need no wider copies: they and their logarithms.
+#: Tensors as large as a piece while its loss is computed. Compiled: the logits and their gradient.
+COMPILED_PIECES = 2
+#: Step by step, in 16 bits: the logits, a copy in 32 bits and its logarithms.
+EAGER_PIECES = 5
+#: Step by step in 32 bits: the logits and their logarithms, which become the gradient.
 WIDE_PIECES = 2
-#: Hidden states around the loss: the last layer's output, its norm, the rows that carry a label,
-#: and their gradient. Two of them are left when the last layer's gradient is computed.
-HIDDEN_AT_LOSS, HIDDEN_AFTER_LOSS = 4, 2
+
+#: DoRA multiplies rows of these results. They are kept before that, and after it, too: as attention
+#: takes them, or as the next layer does. Of the others one is computed from the other.
+KEPT_TWICE = ("q_proj", "k_proj", "v_proj", "qkv_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,8 @@ class Kept:
     dropout: float
     targets: tuple[Linear, ...]
     bytes_per_value: int
-    engine: Engine
+    #: Whether each layer is compiled, as it is on GPUs.
+    compiled: bool
 
     def of_layer(self, shape: ModelShape) -> int:
         """Bytes of one token in one layer without activation checkpointing."""
@@ -64,11 +52,50 @@ class Kept:
             + self._norm_values(shape)
             + self._adapter_values()
         )
-        return values * self.bytes_per_value + self._mask_bytes() + shape.heads * FLOAT32
+        # Attention's sums, and the lengths by which RMSNorms divide.
+        numbers = (shape.heads + shape.family.norms) * FLOAT32
+        return values * self.bytes_per_value + self._mask_bytes() + numbers
 
     def of_checkpoint(self, shape: ModelShape) -> int:
         """Bytes of one token in one layer that is computed again: the layer's input."""
         return shape.hidden * self.bytes_per_value
+
+    def of_row(self, shape: ModelShape) -> int:
+        """Bytes of one token beside the layers: sine and cosine of its position, the length that
+        the last norm keeps, and its number, position and target."""
+        return 2 * shape.head_size * self.bytes_per_value + FLOAT32 + 3 * INT64
+
+    def around_loss(self, shape: ModelShape) -> int:
+        """Bytes of one token while its loss is computed: the last layer's result in 32 bits, as the
+        norm before the head keeps it, the norm's own result, of that the rows that carry a label,
+        and their gradient. A norm that is trained keeps the normalised values besides."""
+        narrow = 3 + (self.method is Method.FULL)
+        return shape.hidden * (FLOAT32 + narrow * self.bytes_per_value)
+
+    def backward_of_kept(self, shape: ModelShape) -> int:
+        """Temporaries of one token, at most, in the backward pass of a layer that is kept.
+
+        The gradients of its result, of the MLP's product and of both its halves; DoRA has the
+        halves' before and after their rows are multiplied, the product's gone.
+        """
+        return self.bytes_per_value * (
+            shape.hidden + (4 if self.method.is_dora else 3) * shape.intermediate
+        )
+
+    def backward_of_computed_again(self, shape: ModelShape) -> int:
+        """Bytes of one token, without the layer's input, in the backward pass that computes a layer
+        again. Each tensor goes as soon as it has been used.
+
+        All is there at the MLP's last product: what a layer keeps, and the gradients of its
+        result and of that product (8x2048 Full of the 8B: 20.5 times the hidden state, 20.6 seen;
+        1B: 22.5 and 22.5). With dropout also what it left of the product, and the gradient of that.
+        DoRA's moment is a step later: both halves, before and after their rows are multiplied,
+        and the gradients of all four (37.0 and 37.2).
+        """
+        wide = 1 + 2 * (self.dropout > 0 and self._trains("down_proj"))
+        if self.method.is_dora:
+            wide = 5
+        return self.of_layer(shape) + wide * shape.intermediate * self.bytes_per_value
 
     def _trains(self, *names: str) -> bool:
         """Whether an input of these layers is needed for a gradient of weights."""
@@ -82,7 +109,9 @@ class Kept:
 
     def _mlp_values(self, shape: ModelShape) -> int:
         normed = shape.hidden * self._trains("gate_proj", "up_proj", "gate_up_proj")
-        return normed + (2 + self._trains("down_proj")) * shape.intermediate
+        # The activation of the gate is computed again by the compiler only.
+        wide = 2 + self._trains("down_proj") + (not self.compiled)
+        return normed + wide * shape.intermediate
 
     def _norm_values(self, shape: ModelShape) -> int:
         values = shape.family.norms * shape.hidden
@@ -91,34 +120,33 @@ class Kept:
         return values
 
     def _adapter_values(self) -> int:
-        """x A of each adapter, what dropout left of its input, and DoRA's output before its rows
-        are rescaled."""
+        """x A of each adapter, and DoRA's results before their rows are multiplied."""
         values = self.rank * len(self.targets)
-        if self.engine.keeps_dropped:
-            values += self._mask_bytes()
         if self.method.is_dora:
-            values += sum(linear.outputs for linear in self.targets)
+            values += sum(
+                linear.outputs
+                for linear in self.targets
+                if linear.name in KEPT_TWICE or not self.compiled
+            )
         return values
 
     def _mask_bytes(self) -> int:
-        """One for each value that dropout may drop."""
+        """Dropout keeps one for each value that it may drop."""
         return sum(linear.inputs for linear in self.targets) if self.dropout > 0 else 0
 
 
 @dataclass(frozen=True)
 class ActivationNeed:
-    """Bytes of one micro-batch. Of the last two only one is there at a time."""
+    """Bytes of one micro-batch. Of the last three only one is there at a time."""
 
     #: What all layers keep.
     kept: float
-    #: At the turn from forward to backward pass: around the loss.
+    #: Beside it, at the turn from forward to backward pass: around the loss.
     loss: float
-    #: After it: the last layer computed again where it is not kept, and its temporaries.
-    layer: float
-
-    @property
-    def peak(self) -> float:
-        return self.kept + max(self.loss, self.layer)
+    #: Beside it, after the turn: the backward pass of the last layers.
+    last_layers: float
+    #: At the end of the backward pass, when no other layer's are left: the first layer's.
+    first_layer: float
 
 
 def checkpointed_layers(shape: ModelShape, checkpointing: ActivationCheckpointing) -> int:
@@ -133,16 +161,29 @@ def checkpointed_layers(shape: ModelShape, checkpointing: ActivationCheckpointin
 def activation_need(
     shape: ModelShape, kept: Kept, tokens: int, checkpointing: ActivationCheckpointing
 ) -> ActivationNeed:
-    """The largest need is in the backward pass of the last layer, or at the loss before it."""
+    """The largest need is at the loss, or in the backward pass of the last layers."""
     again = checkpointed_layers(shape, checkpointing)
     of_layer, of_checkpoint = kept.of_layer(shape), kept.of_checkpoint(shape)
-    is_last_again = again == shape.layers or (again > 0 and shape.layers % 2 == 1)
-    hidden = shape.hidden * kept.bytes_per_value
+    of_kept, of_again = kept.backward_of_kept(shape), kept.backward_of_computed_again(shape)
+    if again == 0:
+        last_layers, first_layer = of_kept, of_layer + of_kept
+    elif again == shape.layers or shape.layers % 2 == 1:
+        last_layers, first_layer = of_again, of_checkpoint + of_again
+    else:
+        # The last layer is kept, and gone when the one before it is computed again.
+        last_layers, first_layer = max(of_kept, of_again - of_layer), of_checkpoint + of_again
     logits = tokens * shape.vocabulary * kept.bytes_per_value
-    pieces = kept.engine.pieces if kept.bytes_per_value < FLOAT32 else WIDE_PIECES
     return ActivationNeed(
-        kept=tokens * ((shape.layers - again) * of_layer + again * of_checkpoint),
-        loss=tokens * HIDDEN_AT_LOSS * hidden + pieces * min(logits, PIECE_BYTES),
-        layer=tokens
-        * (HIDDEN_AFTER_LOSS * hidden + (is_last_again + kept.engine.backward) * of_layer),
+        kept=tokens
+        * ((shape.layers - again) * of_layer + again * of_checkpoint + kept.of_row(shape)),
+        loss=tokens * kept.around_loss(shape) + pieces(kept) * min(logits, PIECE_BYTES),
+        last_layers=tokens * last_layers,
+        first_layer=tokens * first_layer,
     )
+
+
+def pieces(kept: Kept) -> int:
+    """As large as one piece of the logits, while its loss is computed."""
+    if kept.compiled:
+        return COMPILED_PIECES
+    return EAGER_PIECES if kept.bytes_per_value < FLOAT32 else WIDE_PIECES

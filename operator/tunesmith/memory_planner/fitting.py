@@ -8,13 +8,12 @@ from itertools import product
 
 from tunesmith.api.memory import ActivationCheckpointing, Optimizer, Parallelism
 from tunesmith.api.method import Method
-from tunesmith.memory_planner.activations import COMPILED, EAGER
 from tunesmith.memory_planner.gpus import GIGABYTE
 from tunesmith.memory_planner.memory import Setup, predict
 from tunesmith.memory_planner.request import PlanRequest, divisors
 
-#: Above so many tokens per micro-batch an H100 gets no faster (12 to 14 thousand, the same
-#: measurements as in ``activations``), and what is left of the memory is safety.
+#: Above so many tokens per micro-batch an H100 gets no faster (12 to 14 thousand, Llama-3.1-8B),
+#: and what is left of the memory is safety.
 SATURATION_TOKENS = 14_336
 #: On a CPU it is so much earlier, and where nobody knows the memory it is a caution.
 CAUTIOUS_TOKENS = 4_096
@@ -54,8 +53,8 @@ def ways(request: PlanRequest) -> list[tuple[Method, Parallelism | None]]:
 
 
 def parallelisms(request: PlanRequest, method: Method) -> list[Parallelism | None]:
-    """A whole model on each GPU needs the least communication. Packed 4-bit weights cannot be cut
-    as others are, so that FSDP2 is chosen for the other methods only."""
+    """A whole model on each GPU needs the least communication. FSDP2 leaves packed 4-bit weights
+    whole on each, so that it is chosen for the other methods only."""
     if request.hardware.processes == 1:
         return [None]
     asked = request.training.parallelism
@@ -128,7 +127,7 @@ def setups(
         processes=request.hardware.processes,
         parallelism=parallelism,
         bytes_per_value=request.bytes_per_value,
-        engine=COMPILED if request.hardware.gpus else EAGER,
+        compiled=request.hardware.gpus > 0,
     )
     choices = product(optimizers(request, method), checkpointings(request), micro_batches(request))
     for optimizer, checkpointing, micro_batch in choices:

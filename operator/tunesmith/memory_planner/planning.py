@@ -2,7 +2,7 @@
 
 What the order of choices rests on: the largest micro-batch that needs no activation checkpointing
 is faster than a larger one with it (15,212 tokens/s without, 12,998 with half of the layers, 10,990
-with all: rows B4 to B6 of the measurements that ``activations`` names). The batch is reached by
+with all: a prototype with LoRA on one H100 80GB, Llama-3.1-8B). The batch is reached by
 accumulation.
 """
 

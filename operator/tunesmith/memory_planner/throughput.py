@@ -2,8 +2,8 @@
 
 The time of a step is the sum of four: matrix products at a share of the card's peak, attention at
 a lower one, everything between them at the speed of memory, and the start of each layer's kernels.
-The shares were fitted to one H100 80GB with Llama shapes of 8B and 70B (rows B4 to C4, Q3 and S2
-of the measurements that ``activations`` names), which they meet within 4%.
+The shares were fitted to prototypes on one H100 80GB with Llama shapes of 8B and 70B; the trainer's
+own speeds there (tests/unit/operator/measured_peaks.py) they meet within 5%.
 
 On other cards and models this is an estimate: expect a third more or less. Cards that lower their
 clock under load (L4, A10) are slower, documents shorter than the sequence make attention cheaper,
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from tunesmith.api.memory import Optimizer
 from tunesmith.api.method import Method
-from tunesmith.memory_planner.activations import checkpointed_layers
+from tunesmith.memory_planner.activations import FLOAT32, checkpointed_layers
 from tunesmith.memory_planner.gpus import Gpu
 from tunesmith.memory_planner.memory import Setup, trained_parameters
 from tunesmith.memory_planner.model_shape import ModelShape
@@ -27,15 +27,20 @@ ATTENTION_SHARE = 0.19
 MEMORY_SHARE = 0.9
 #: How often what a layer keeps passes through memory between the products of one step: fitted.
 PASSES = 8.3
-#: Of LoRA's time per token: what this project holds DoRA to, not yet measured in compiled layers.
-DORA_SLOWDOWN = 1 / 0.85
+#: Beside the bytes that DoRA keeps more, for the lengths of the rows: with it DoRA has the 0.95 of
+#: LoRA's speed that an H100 showed (14,139 of 14,911 tokens a second at 5x2048).
+DORA_SLOWDOWN = 1 / 0.975
 #: To start the kernels of a layer for one micro-batch, forward and backward, in seconds: fitted.
 LAYER_START = 0.4e-3
 
 
 def tokens_per_second(shape: ModelShape, setup: Setup, accumulation: int, gpu: Gpu) -> float:
     """Of all GPUs together; nothing is taken off for their communication."""
-    step = accumulation * micro_batch_seconds(shape, setup, gpu) + update_seconds(shape, setup, gpu)
+    step = (
+        accumulation * micro_batch_seconds(shape, setup, gpu)
+        + (accumulation - 1) * addition_seconds(shape, setup, gpu)
+        + update_seconds(shape, setup, gpu)
+    )
     return setup.processes * accumulation * setup.tokens / step
 
 
@@ -95,8 +100,16 @@ def dequantised_bytes(shape: ModelShape, setup: Setup) -> float:
     return uses * shape.linear_parameters * (0.5 + 2 * setup.bytes_per_value)
 
 
+def addition_seconds(shape: ModelShape, setup: Setup, gpu: Gpu) -> float:
+    """A micro-batch's gradients are added to those there are: two are read, and one is written."""
+    width = setup.bytes_per_value if setup.method is Method.FULL else FLOAT32
+    return 3 * width * trained_parameters(shape, setup) / setup.shards / memory_speed(gpu)
+
+
 def update_seconds(shape: ModelShape, setup: Setup, gpu: Gpu) -> float:
-    """The optimiser reads and writes all that belongs to a trained weight once."""
-    per_parameter = 16 if setup.optimizer is Optimizer.ADAMW else 8
+    """The optimiser reads and writes all that belongs to a trained weight once: of an adapter four
+    values in 32 bits."""
+    wide = setup.optimizer is Optimizer.ADAMW and setup.method is not Method.FULL
+    per_parameter = 16 if wide else 8
     moved = 2 * per_parameter * trained_parameters(shape, setup) / setup.shards
     return moved / memory_speed(gpu)

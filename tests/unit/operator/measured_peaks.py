@@ -1,18 +1,16 @@
 """Peaks of memory that were measured, to hold predictions against.
 
-One NVIDIA H100 80GB HBM3, torch 2.11.0+cu130, transformers 5.23.0, trl 1.16.0, peft 0.21.2,
-liger-kernel 0.8.5, bitsandbytes 0.50.2; torch.cuda.max_memory_allocated() of one run each. Random
-weights in the shapes of Llama-3.1-8B and 70B, rank 16 on all seven projections, no dropout,
-sequences of 2048 tokens. Names are those of the notes on these runs.
+One NVIDIA H100 80GB HBM3, torch 2.11.0+cu130, transformers 5.23.0, peft 0.21.2, bitsandbytes
+0.50.2; torch.cuda.max_memory_allocated() of one run each. Random weights in the shapes of
+Llama-3.1-8B and 70B and Llama-3.2-1B, rank 16 on all seven projections, no dropout.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tunesmith.api.memory import ActivationCheckpointing, Optimizer
 from tunesmith.api.method import PROJECTIONS, Method
-from tunesmith.memory_planner.activations import COMPILED, EAGER, Engine
 from tunesmith.memory_planner.known_models import KNOWN_MODELS
 from tunesmith.memory_planner.memory import GIB, Setup
 from tunesmith.memory_planner.model_shape import ModelShape
@@ -22,82 +20,95 @@ OFF, PARTIAL, FULL = (
     ActivationCheckpointing.PARTIAL,
     ActivationCheckpointing.FULL,
 )
-#: Fused layers called one by one; the heads of TRL and Liger take smaller pieces than ours.
-FUSED = replace(EAGER, pieces=1)
+MODELS = {"1B": "Llama-3.2-1B", "8B": "Llama-3.1-8B", "70B": "Llama-3.1-70B"}
+PAGED = Optimizer.PAGED_ADAMW_8BIT
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A run. ``tokens_per_second`` is left out where the code was another than is predicted."""
+    """A run: ``micro_batch`` sequences of ``length`` tokens, ``accumulation`` times a step."""
 
-    name: str
+    model: str
     method: Method
     micro_batch: int
+    length: int
     checkpointing: ActivationCheckpointing
-    engine: Engine
-    gibibytes: float
+    bytes: int
+    optimizer: Optimizer = Optimizer.ADAMW
+    accumulation: int = 1
     tokens_per_second: int | None = None
 
     @property
+    def name(self) -> str:
+        return (
+            f"{self.model} {self.method} {self.micro_batch}x{self.length}x{self.accumulation} "
+            f"{self.checkpointing}"
+        )
+
+    @property
     def shape(self) -> ModelShape:
-        return KNOWN_MODELS["Llama-3.1-70B" if self.name.startswith("S") else "Llama-3.1-8B"]
+        return KNOWN_MODELS[MODELS[self.model]]
 
     @property
     def setup(self) -> Setup:
-        full = self.method is Method.FULL
         return Setup(
             method=self.method,
             rank=16,
             dropout=0.0,
             target_modules=tuple(PROJECTIONS),
-            length=2048,
+            length=self.length,
             micro_batch=self.micro_batch,
             checkpointing=self.checkpointing,
-            optimizer=Optimizer.PAGED_ADAMW_8BIT if full else Optimizer.ADAMW,
-            engine=self.engine,
+            optimizer=self.optimizer,
+            accumulates=self.accumulation > 1,
         )
 
-    @property
-    def bytes(self) -> float:
-        return self.gibibytes * GIB
 
-
-#: Steps as the predicted ones: fused, or plain LoRA in compiled layers, master weights in 32 bits.
-#: C3 and C5 hold frozen weights in 8 bits twice, which is as large as 16 bits once. F1 is TRL's
-#: full fine-tuning, whose peak is weights and gradients.
-OF_OUR_KIND = (
-    Measured("B3", Method.LORA, 2, FULL, FUSED, 17.3),
-    Measured("B4", Method.LORA, 7, OFF, FUSED, 75.9, 15_212),
-    Measured("B5", Method.LORA, 12, PARTIAL, FUSED, 71.6, 12_998),
-    Measured("B6", Method.LORA, 16, FULL, FUSED, 29.6, 10_990),
-    Measured("C1", Method.LORA, 2, FULL, COMPILED, 17.5, 10_522),
-    Measured("C2", Method.LORA, 6, OFF, COMPILED, 68.3, 15_328),
-    Measured("C3", Method.LORA, 6, OFF, COMPILED, 68.0),
-    Measured("C4", Method.LORA, 8, FULL, COMPILED, 24.3, 10_910),
-    Measured("C5", Method.LORA, 8, FULL, COMPILED, 23.9),
-    Measured("Q3", Method.QLORA, 8, OFF, FUSED, 74.8, 15_130),
-    Measured("D3", Method.DORA, 2, FULL, FUSED, 17.7),
-    Measured("F1", Method.FULL, 2, FULL, FUSED, 30.3),
-    Measured("S2", Method.QLORA, 4, FULL, FUSED, 52.7, 1_307),
+#: This trainer's engine, by ``make bench-train``. The 70B's speed is the mean of two runs.
+OF_OUR_ENGINE = (
+    Measured("8B", Method.LORA, 2, 2048, OFF, 36_175_242_240),
+    Measured("8B", Method.LORA, 5, 2048, OFF, 63_881_414_144, tokens_per_second=14_911),
+    Measured("8B", Method.LORA, 6, 2048, OFF, 73_116_804_608, tokens_per_second=15_142),
+    Measured("8B", Method.LORA, 4, 2048, PARTIAL, 37_418_960_384),
+    Measured("8B", Method.LORA, 1, 8192, PARTIAL, 37_419_009_536),
+    Measured("8B", Method.LORA, 8, 2048, FULL, 23_694_717_952),
+    Measured("8B", Method.QLORA, 2, 4096, OFF, 44_288_289_280),
+    Measured("8B", Method.QLORA, 8, 2048, OFF, 81_229_818_368, tokens_per_second=14_924),
+    Measured("8B", Method.QLORA, 4, 2048, PARTIAL, 27_061_193_216),
+    Measured("8B", Method.QLORA, 8, 2048, FULL, 13_453_211_648),
+    Measured("8B", Method.DORA, 2, 2048, OFF, 38_887_236_608),
+    Measured("8B", Method.DORA, 5, 2048, OFF, 70_619_940_352, tokens_per_second=14_139),
+    Measured("8B", Method.DORA, 4, 2048, PARTIAL, 40_128_202_240),
+    Measured("8B", Method.QDORA, 2, 2048, OFF, 28_529_469_440),
+    Measured("8B", Method.QDORA, 8, 2048, FULL, 15_706_699_776),
+    Measured("8B", Method.FULL, 1, 2048, OFF, 32_440_122_880, PAGED),
+    Measured("8B", Method.FULL, 4, 2048, FULL, 32_854_556_672, PAGED),
+    Measured("8B", Method.FULL, 3, 2048, OFF, 62_260_287_488, PAGED, 4, 10_471),
+    Measured("1B", Method.LORA, 8, 2048, OFF, 24_046_253_568),
+    Measured("1B", Method.LORA, 16, 2048, FULL, 7_864_771_584),
+    Measured("1B", Method.FULL, 4, 2048, OFF, 18_369_428_992, Optimizer.ADAMW_8BIT),
+    Measured("70B", Method.QLORA, 4, 2048, FULL, 56_006_055_936, tokens_per_second=1_343),
 )
+#: State of the optimiser that bitsandbytes held in managed memory in the paged runs.
+PAGED_BYTES = 19_212_009_472
 
-#: TRL and PEFT as they come, some with Liger's kernels; adapters of B2, Q1, Q2, Q4 and S1 are in
-#: 16 bits, which saves half a GiB of ours (two of the 70B's).
-OF_OTHERS = (
-    Measured("A1", Method.LORA, 2, FULL, FUSED, 22.5),
-    Measured("A2", Method.LORA, 2, FULL, FUSED, 17.8),
-    Measured("A3", Method.LORA, 2, FULL, FUSED, 17.6),
-    Measured("A4", Method.LORA, 2, FULL, FUSED, 17.7),
-    Measured("A5", Method.LORA, 2, FULL, FUSED, 17.8),
-    Measured("A6", Method.LORA, 8, FULL, FUSED, 24.7),
-    Measured("A7", Method.LORA, 4, OFF, FUSED, 69.6),
-    Measured("A8", Method.LORA, 5, OFF, FUSED, 69.3),
-    Measured("B1", Method.LORA, 2, FULL, FUSED, 17.3),
-    Measured("B2", Method.LORA, 6, OFF, FUSED, 67.0),
-    Measured("Q1", Method.QLORA, 2, FULL, FUSED, 7.6),
-    Measured("Q2", Method.QLORA, 8, FULL, FUSED, 12.6),
-    Measured("Q4", Method.QLORA, 6, OFF, FUSED, 57.4),
-    Measured("D1", Method.DORA, 2, FULL, FUSED, 19.7),
-    Measured("D2", Method.QDORA, 2, FULL, FUSED, 11.1),
-    Measured("S1", Method.QLORA, 1, FULL, FUSED, 43.1),
+
+def of_other(
+    method: Method, micro_batch: int, checkpointing: ActivationCheckpointing, gibibytes: float
+) -> Measured:
+    optimizer = PAGED if method is Method.FULL else Optimizer.ADAMW
+    size = round(gibibytes * GIB)
+    return Measured("8B", method, micro_batch, 2048, checkpointing, size, optimizer)
+
+
+#: Prototypes whose peak is made of the same tensors: plain LoRA in compiled layers (C1 to C3 of the
+#: notes on these runs; C3 holds frozen weights in 8 bits twice, which is as large as 16 bits once),
+#: and TRL's full fine-tuning, whose peak is weights and gradients (F1). The others are left out, as
+#: the engine needs another amount: C4 and C5 compute a layer again outside of compiled code and
+#: hold it twice; in A1 to B6, Q1 to Q4, S1 and S2 no layer was compiled; D1 to D3 had other DoRAs.
+OF_PROTOTYPES = (
+    of_other(Method.LORA, 2, FULL, 17.5),
+    of_other(Method.LORA, 6, OFF, 68.3),
+    of_other(Method.LORA, 6, OFF, 68.0),
+    of_other(Method.FULL, 2, FULL, 30.3),
 )

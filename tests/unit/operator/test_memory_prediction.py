@@ -16,7 +16,16 @@ from tunesmith.memory_planner.memory import GIB, Setup, predict
 from tunesmith.memory_planner.model_shape import ModelShape, read_shape
 from tunesmith.memory_planner.throughput import tokens_per_second
 
-from tests.unit.operator.measured_peaks import FULL, OF_OTHERS, OF_OUR_KIND, OFF, PARTIAL, Measured
+from tests.unit.operator.measured_peaks import (
+    FULL,
+    OF_OUR_ENGINE,
+    OF_PROTOTYPES,
+    OFF,
+    PAGED,
+    PAGED_BYTES,
+    PARTIAL,
+    Measured,
+)
 
 EIGHT_B = KNOWN_MODELS["Llama-3.1-8B"]
 ORDER = (OFF, PARTIAL, FULL)
@@ -24,45 +33,69 @@ ORDER = (OFF, PARTIAL, FULL)
 # Predictions against measurements
 
 
-@pytest.mark.parametrize("measured", OF_OUR_KIND, ids=lambda measured: measured.name)
+#: What the issue allows is 8%; a tensor that is forgotten would hide in that.
+CLOSE = 0.02
+
+
+@pytest.mark.parametrize("measured", OF_OUR_ENGINE, ids=lambda measured: measured.name)
 def test_a_predicted_peak_is_within_two_percent_of_the_measured_one(measured: Measured) -> None:
-    assert predict(measured.shape, measured.setup).peak == pytest.approx(measured.bytes, rel=0.02)
+    assert predict(measured.shape, measured.setup).peak == pytest.approx(measured.bytes, rel=CLOSE)
 
 
-@pytest.mark.parametrize("measured", OF_OTHERS, ids=lambda measured: measured.name)
-def test_no_other_training_code_needed_much_less_than_is_predicted(measured: Measured) -> None:
-    assert predict(measured.shape, measured.setup).peak <= 1.07 * measured.bytes
+@pytest.mark.parametrize("measured", OF_PROTOTYPES, ids=lambda measured: measured.name)
+def test_a_step_of_the_same_make_needed_as_much(measured: Measured) -> None:
+    assert predict(measured.shape, measured.setup).peak == pytest.approx(measured.bytes, rel=CLOSE)
+
+
+@pytest.mark.parametrize("measured", OF_OUR_ENGINE, ids=lambda measured: measured.name)
+def test_no_prediction_is_more_than_a_thousandth_too_low(measured: Measured) -> None:
+    assert predict(measured.shape, measured.setup).peak >= measured.bytes * (1 - 0.001)
+
+
+def test_the_state_of_a_paged_optimiser_is_what_was_seen() -> None:
+    paged = [measured for measured in OF_OUR_ENGINE if measured.optimizer is PAGED]
+    assert len(paged) == 3
+    for measured in paged:
+        need = predict(measured.shape, measured.setup)
+        assert need.paged == pytest.approx(PAGED_BYTES, rel=1e-3)
 
 
 @pytest.mark.parametrize(
     "measured",
-    [measured for measured in OF_OUR_KIND if measured.tokens_per_second],
+    [measured for measured in OF_OUR_ENGINE if measured.tokens_per_second],
     ids=lambda measured: measured.name,
 )
-def test_predicted_speed_meets_what_it_was_fitted_to(measured: Measured) -> None:
+def test_predicted_speed_is_within_five_percent_of_the_measured_one(measured: Measured) -> None:
     card = gpu_by_name("NVIDIA H100 80GB HBM3")
     assert card is not None
-    speed = tokens_per_second(measured.shape, measured.setup, 1, card)
-    assert speed == pytest.approx(measured.tokens_per_second, rel=0.04)
+    speed = tokens_per_second(measured.shape, measured.setup, measured.accumulation, card)
+    assert speed == pytest.approx(measured.tokens_per_second, rel=0.05)
 
 
-@pytest.mark.parametrize(("checkpointing", "expected"), [(OFF, 4.3), (FULL, 0.5)])
+@pytest.mark.parametrize(("checkpointing", "expected"), [(OFF, 4.3), (FULL, 0.41)])
 def test_each_token_of_an_8b_adds_what_was_seen(
     checkpointing: ActivationCheckpointing, expected: float
 ) -> None:
-    some = replace(OF_OUR_KIND[1].setup, micro_batch=5, checkpointing=checkpointing)
+    some = replace(OF_OUR_ENGINE[0].setup, micro_batch=5, checkpointing=checkpointing)
     more = replace(some, micro_batch=6)
     added = predict(EIGHT_B, more).peak - predict(EIGHT_B, some).peak
-    assert added / 2048 / 2**20 == pytest.approx(expected, rel=0.15)
+    assert added / 2048 / 2**20 == pytest.approx(expected, rel=0.01)
 
 
-def test_full_fine_tuning_with_adamw_takes_sixteen_bytes_for_each_weight() -> None:
-    setup = replace(
-        OF_OUR_KIND[0].setup, method=Method.FULL, optimizer=Optimizer.ADAMW, accumulates=True
-    )
+def test_full_fine_tuning_with_adamw_takes_eight_bytes_for_each_weight() -> None:
+    setup = replace(OF_OUR_ENGINE[0].setup, method=Method.FULL)
     need = predict(KNOWN_MODELS["Llama-2-7B"], setup)
     held = need.weights + need.gradients + need.training_state
-    assert held == pytest.approx(16 * 6_738_415_616, rel=1e-6)
+    assert held == pytest.approx(8 * 6_738_415_616, rel=1e-6)
+
+
+def test_four_bit_weights_stay_whole_where_a_model_is_cut() -> None:
+    whole = replace(OF_OUR_ENGINE[0].setup, method=Method.QLORA, processes=8)
+    cut = replace(whole, parallelism=Parallelism.FSDP2)
+    weights = predict(EIGHT_B, cut).weights
+    others = EIGHT_B.parameters - EIGHT_B.linear_parameters
+    assert weights > 0.5 * EIGHT_B.linear_parameters
+    assert predict(EIGHT_B, whole).weights - weights == pytest.approx(2 * others * 7 / 8, rel=1e-6)
 
 
 # How predictions move
@@ -100,6 +133,8 @@ def test_more_of_anything_never_needs_less(shape: ModelShape, setup: Setup) -> N
 @settings(deadline=None)
 @given(shapes, setups)
 def test_more_checkpointing_never_needs_more(shape: ModelShape, setup: Setup) -> None:
+    # With hardly a token the peak is in one layer, and DoRA's computed again is larger than kept.
+    setup = replace(setup, length=512 + setup.length)
     peaks = [predict(shape, replace(setup, checkpointing=each)).peak for each in ORDER]
     assert peaks == sorted(peaks, reverse=True)
 
