@@ -75,7 +75,7 @@ class Training(ApiModel):
         description=(
             "AdamW with its state in the type of what is trained (32 bits for adapters, 16 for "
             "method Full) or in 8 bits, paged to the host's memory or not. Auto: AdamW for "
-            "adapters; for method Full the first of AdamW and PagedAdamW8bit that fits."
+            "adapters, PagedAdamW8bit for method Full."
         ),
     )
     parallelism: Parallelism = Field(

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+class UnknownModelError(ValueError):
+    """Nobody has said how this model's memory is computed; it may train all the same."""
+
+
 @dataclass(frozen=True)
 class Family:
     """What model_type says beyond the numbers of config.json (transformers 5.23, models/*)."""
@@ -161,14 +165,14 @@ class ModelShape:
 def read_shape(configuration: Mapping[str, Any]) -> ModelShape:
     """The shape that a config.json states.
 
-    Raises ValueError with a sentence for a family that is not known, a mixture of experts, and
-    a number that is missing or no positive integer.
+    Raises UnknownModelError with a sentence for a family that is not known, a mixture of experts,
+    and a number that is missing or no positive integer.
     """
     kind = configuration.get("model_type")
     refuse_experts(configuration)
     family = FAMILIES.get(str(kind))
     if family is None:
-        raise ValueError(
+        raise UnknownModelError(
             f"the memory of a model of type {kind!r} cannot be predicted: config.json must have "
             f"a model_type of {', '.join(FAMILIES)}"
         )
@@ -194,9 +198,9 @@ def refuse_experts(configuration: Mapping[str, Any]) -> None:
     for key in EXPERT_COUNTS:
         count = configuration.get(key)
         if isinstance(count, int) and count > 1:
-            raise ValueError(
+            raise UnknownModelError(
                 f"the memory of a mixture of experts cannot be predicted: config.json states "
-                f"{key} {count}; use a dense model"
+                f"{key} {count}"
             )
 
 
@@ -206,5 +210,7 @@ def size(configuration: Mapping[str, Any], key: str, default: int | None = None)
     if value is None:
         value = default
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"config.json must state {key} as a positive integer, not {value!r}")
+        raise UnknownModelError(
+            f"config.json must state {key} as a positive integer, not {value!r}"
+        )
     return value

@@ -11,12 +11,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.api.memory import MemoryPlan
+from tunesmith.api.memory import ActivationCheckpointing, MemoryPlan, Optimizer, Parallelism
+from tunesmith.api.method import Method
+from tunesmith.api.trainer_contract import Hardware
+from tunesmith.api.training import Training
 from tunesmith.memory_planner.alternatives import sentence_of
 from tunesmith.memory_planner.fitting import CHECKPOINTING, best_setup
 from tunesmith.memory_planner.gpus import Gpu, gpu_by_memory, gpu_by_name
 from tunesmith.memory_planner.memory import PROCESS_BYTES, Setup, predict
-from tunesmith.memory_planner.request import PlanRequest, divisors, require_divisible
+from tunesmith.memory_planner.request import (
+    PlanRequest,
+    divisors,
+    require_divisible,
+    sequences_per_process,
+)
 from tunesmith.memory_planner.throughput import tokens_per_second
 
 
@@ -33,7 +41,7 @@ def plan_memory(request: PlanRequest) -> MemoryPlan | DoesNotFit:
     Raises ValueError with a sentence where the request contradicts itself: a batch that cannot
     be divided among processes and micro-batches, targetModules that the model does not have.
     """
-    require_divisible(request)
+    require_divisible(request.training, request.hardware)
     setup = best_setup(request)
     if setup is None:
         return DoesNotFit(sentence_of(request))
@@ -60,6 +68,35 @@ def plan_of(request: PlanRequest, setup: Setup) -> MemoryPlan:
         predicted_peak_bytes=peak,
         predicted_tokens_per_second=None if speed is None else float(f"{speed:.3g}"),
         gpu_memory_bytes=request.hardware.gpu_memory_bytes if request.hardware.gpus else None,
+    )
+
+
+def unpredicted_plan(method: Method, training: Training, hardware: Hardware) -> MemoryPlan:
+    """The most careful plan, for a model whose memory cannot be computed.
+
+    Raises ValueError like ``plan_memory`` where the batch cannot be divided.
+    """
+    require_divisible(training, hardware)
+    sequences = sequences_per_process(training, hardware)
+    micro_batch = training.micro_batch_size or 1
+    checkpointing, optimizer = training.activation_checkpointing, training.optimizer
+    if checkpointing is ActivationCheckpointing.AUTO:
+        checkpointing = ActivationCheckpointing.FULL
+    if optimizer is Optimizer.AUTO:
+        paged = method is Method.FULL and hardware.gpus
+        optimizer = Optimizer.PAGED_ADAMW_8BIT if paged else Optimizer.ADAMW
+    parallelism = training.parallelism
+    if parallelism is Parallelism.AUTO:
+        parallelism = Parallelism.DDP
+    return MemoryPlan(
+        method=Method.LORA if method is Method.AUTO else method,
+        micro_batch_size=micro_batch,
+        gradient_accumulation=sequences // micro_batch,
+        activation_checkpointing=checkpointing,
+        optimizer=optimizer,
+        parallelism=parallelism if hardware.processes > 1 else None,
+        processes=hardware.processes,
+        gpu_memory_bytes=hardware.gpu_memory_bytes if hardware.gpus else None,
     )
 
 

@@ -41,22 +41,28 @@ class PlanRequest:
     @property
     def sequences(self) -> int:
         """Of one process per optimiser step."""
-        return max(1, self.training.batch_size // self.hardware.processes)
+        return sequences_per_process(self.training, self.hardware)
 
 
-def require_divisible(request: PlanRequest) -> None:
-    batch, processes = request.training.batch_size, request.hardware.processes
+def sequences_per_process(training: Training, hardware: Hardware) -> int:
+    return max(1, training.batch_size // hardware.processes)
+
+
+def require_divisible(training: Training, hardware: Hardware) -> None:
+    """Raises ValueError with a sentence for a batch that cannot be divided."""
+    batch, processes = training.batch_size, hardware.processes
+    sequences = sequences_per_process(training, hardware)
     if batch > processes and batch % processes:
         raise ValueError(
             f"training.batchSize {batch} cannot be divided among {processes} GPUs: use "
             f"{batch - batch % processes} or {batch - batch % processes + processes}"
         )
-    asked = request.training.micro_batch_size
-    if asked is not None and request.sequences % asked:
+    asked = training.micro_batch_size
+    if asked is not None and sequences % asked:
         raise ValueError(
-            f"training.microBatchSize {asked} does not divide the {request.sequences} sequences "
+            f"training.microBatchSize {asked} does not divide the {sequences} sequences "
             f"that each of {processes} GPUs has of training.batchSize {batch}: use one of "
-            f"{', '.join(map(str, divisors(request.sequences)))}, or leave it out"
+            f"{', '.join(map(str, divisors(sequences)))}, or leave it out"
         )
 
 

@@ -16,8 +16,8 @@ from tunesmith.memory_planner.__main__ import main
 from tunesmith.memory_planner.gpus import GIGABYTE
 from tunesmith.memory_planner.known_models import KNOWN_MODELS
 from tunesmith.memory_planner.memory import GIB
-from tunesmith.memory_planner.model_shape import ModelShape
-from tunesmith.memory_planner.planning import DoesNotFit, halve, plan_memory
+from tunesmith.memory_planner.model_shape import ModelShape, UnknownModelError, read_shape
+from tunesmith.memory_planner.planning import DoesNotFit, halve, plan_memory, unpredicted_plan
 from tunesmith.memory_planner.request import PlanRequest
 
 from tests.unit.operator.measured_peaks import FULL, OFF, PARTIAL
@@ -100,10 +100,19 @@ def test_what_the_user_set_is_refused_rather_than_changed() -> None:
     assert "training without microBatchSize, activationCheckpointing and optimizer" in message
 
 
-def test_full_fine_tuning_of_an_8b_takes_a_paged_optimiser_on_48_gb_and_none_on_80() -> None:
-    small = planned(method=Method.FULL, gpu_memory=48 * GIB)
-    assert small.optimizer is Optimizer.PAGED_ADAMW_8BIT
-    assert planned(method=Method.FULL).optimizer is Optimizer.ADAMW
+@pytest.mark.parametrize("gigabytes", [48, 80])
+def test_full_fine_tuning_keeps_its_moments_in_8_bits(gigabytes: int) -> None:
+    plan = planned(method=Method.FULL, gpu_memory=gigabytes * GIB)
+    assert plan.optimizer is Optimizer.PAGED_ADAMW_8BIT
+
+
+def test_a_model_that_nobody_can_count_gets_the_most_careful_plan() -> None:
+    plan = unpredicted_plan(Method.AUTO, Training(batch_size=16), Hardware(gpus=2))
+    assert (plan.method, plan.micro_batch_size, plan.gradient_accumulation) == (Method.LORA, 1, 8)
+    assert plan.activation_checkpointing is FULL
+    assert plan.predicted_peak_bytes is None
+    with pytest.raises(UnknownModelError, match="mamba"):
+        read_shape({"model_type": "mamba"})
 
 
 def test_the_batch_is_shared_among_gpus_and_nodes() -> None:

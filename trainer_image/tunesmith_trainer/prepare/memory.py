@@ -8,23 +8,28 @@ from pathlib import Path
 from tunesmith.api.digests import MODEL_CONFIG
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.trainer_contract import PreparationPlan, Reason
-from tunesmith.memory_planner.model_shape import read_shape
-from tunesmith.memory_planner.planning import DoesNotFit, plan_memory
+from tunesmith.memory_planner.model_shape import UnknownModelError, read_shape
+from tunesmith.memory_planner.planning import DoesNotFit, plan_memory, unpredicted_plan
 from tunesmith.memory_planner.request import PlanRequest
 
 from tunesmith_trainer import machine
 from tunesmith_trainer.failure import TrainerError
 
 
-def memory_plan(plan: PreparationPlan, base_folder: Path) -> MemoryPlan:
-    """The plan for this model on the hardware that is asked for.
+def memory_plan(plan: PreparationPlan, base_folder: Path) -> tuple[MemoryPlan, list[str]]:
+    """The plan for this model on the hardware that is asked for, and what is worth telling.
 
     Raises TrainerError(DOES_NOT_FIT) with what would fit, or with what contradicts itself.
     """
     try:
+        try:
+            shape = read_shape(json.loads((base_folder / MODEL_CONFIG).read_bytes()))
+        except UnknownModelError as unknown:
+            careful = unpredicted_plan(plan.method, plan.training, plan.hardware)
+            return careful, [f"The memory is not predicted, and used with care: {unknown}."]
         found = plan_memory(
             PlanRequest(
-                shape=read_shape(json.loads((base_folder / MODEL_CONFIG).read_bytes())),
+                shape=shape,
                 method=plan.method,
                 lora=plan.lora,
                 training=plan.training,
@@ -36,7 +41,7 @@ def memory_plan(plan: PreparationPlan, base_folder: Path) -> MemoryPlan:
         raise TrainerError(Reason.DOES_NOT_FIT, str(error)) from error
     if isinstance(found, DoesNotFit):
         raise TrainerError(Reason.DOES_NOT_FIT, found.message)
-    return found
+    return found, []
 
 
 def bytes_per_value_of_this_machine() -> int:

@@ -59,7 +59,7 @@ def prepare(plan: PreparationPlan, board: ProgressBoard) -> PreparationOutcome:
     output.require_writable()
     base_folder = sources.described_model(plan.base_model)
     chat = load_chat_format(base_folder, plan.base_model.uri)
-    memory = memory_plan(plan, base_folder)
+    memory, doubts = memory_plan(plan, base_folder)
 
     dataset_file = sources.dataset_file(plan.dataset)
     rows = read_dataset(dataset_file, plan.dataset)
@@ -90,7 +90,7 @@ def prepare(plan: PreparationPlan, board: ProgressBoard) -> PreparationOutcome:
     board.dataset(receipt.for_status())
     log.info("prepared %s: %d rows to train on", uri, receipt.train_rows)
     return PreparationOutcome(
-        uri=uri, dataset=receipt.for_status(), memory=memory, warnings=receipt.warnings
+        uri=uri, dataset=receipt.for_status(), memory=memory, warnings=[*receipt.warnings, *doubts]
     )
 
 
