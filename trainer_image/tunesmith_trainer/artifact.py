@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tunesmith.api.dataset import DatasetReceipt
-from tunesmith.api.digests import adapter_digest
+from tunesmith.api.digests import adapter_digest, base_model_digest
+from tunesmith.api.finetunejob import ArtifactKind
 from tunesmith.api.trainer_contract import TrainingOutcome
 
 from tunesmith_trainer.output import OutputStore
@@ -37,6 +38,11 @@ def publish(
         if not holds(output, name, digest, digest_of):
             output.put(staging, name)
     return name, digest
+
+
+def digest_of(kind: ArtifactKind) -> Callable[[Path], str]:
+    """How what training makes is named: by its files that are served."""
+    return adapter_digest if kind is ArtifactKind.ADAPTER else base_model_digest
 
 
 def folder_name(digest: str) -> str:
@@ -78,7 +84,9 @@ def recall(
     unchanged = (
         outcome.dataset == dataset
         and artifact.base_model_digest == base_model_digest
-        and holds(output, artifact.uri.rsplit("/", 1)[-1], artifact.digest)
+        and holds(
+            output, artifact.uri.rsplit("/", 1)[-1], artifact.digest, digest_of(artifact.kind)
+        )
     )
     return outcome if unchanged else None
 

@@ -70,6 +70,11 @@ def preempt_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, raise_preempted)
 
 
+def ignore_sigterm() -> None:
+    """The end has a reason already; what is left to do is to say so."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def failure_from(error: BaseException) -> ReportedFailure:
     """Whose fault an exception is, and the sentence that goes into status."""
     match error:

@@ -10,7 +10,10 @@ from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.schema import ApiModel
 from tunesmith.api.trainer_contract import TrainingPlan, plan_digest
 
-LIBRARIES = ("tunesmith", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
+LIBRARIES = (
+    *("tunesmith", "torch", "transformers", "trl", "peft", "accelerate", "datasets"),
+    *("bitsandbytes", "liger-kernel", "unsloth", "safetensors", "tokenizers"),
+)
 
 
 #: A folder of the hub's cache.
@@ -24,6 +27,30 @@ class BaseModelLineage(ApiModel):
     revision: str | None = None
 
 
+class DevSliceLineage(ApiModel):
+    """The training rows by whose loss the best epoch was chosen. They were not trained on, and no
+    held-out row is among them."""
+
+    rows: int
+    digest: str
+
+
+class RunLineage(ApiModel):
+    """How the result came about."""
+
+    attempts: int
+    #: Step that the last attempt went on from; 0 if it began anew.
+    resumed_from_step: int
+    #: Step whose weights were published, and the last one that was trained.
+    published_step: int
+    last_step: int
+    stopped_early: bool
+    processes: int
+    #: Measured: the most memory of the first process, and its tokens per second times processes.
+    peak_memory_bytes: int | None = None
+    tokens_per_second: float | None = None
+
+
 class Lineage(ApiModel):
     """The content of lineage.json."""
 
@@ -31,6 +58,8 @@ class Lineage(ApiModel):
     base_model: BaseModelLineage
     dataset_uri: str
     dataset: DatasetReceipt
+    dev_slice: DevSliceLineage
+    run: RunLineage
     plan_digest: str
     #: The whole plan: method, hyperparameters and seeds.
     plan: TrainingPlan
@@ -45,7 +74,8 @@ class Lineage(ApiModel):
 def lineage_of(
     plan: TrainingPlan,
     base_model: BaseModelLineage,
-    dataset: DatasetReceipt,
+    dev_slice: DevSliceLineage,
+    run: RunLineage,
     *,
     device: str,
     compute_type: str,
@@ -54,8 +84,10 @@ def lineage_of(
     return Lineage(
         owner=plan.owner,
         base_model=base_model,
-        dataset_uri=plan.dataset.uri,
-        dataset=dataset,
+        dataset_uri=plan.dataset_uri,
+        dataset=plan.dataset,
+        dev_slice=dev_slice,
+        run=run,
         plan_digest=plan_digest(plan),
         plan=plan,
         image=plan.image,

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from tunesmith.api.trainer_contract import SCRATCH_FOLDER
 
+from tunesmith_trainer.processes import local_rank, local_world_size
+
 if TYPE_CHECKING:
     import torch
 
@@ -41,14 +43,17 @@ def prepare_environment() -> None:
         "TQDM_DISABLE": "1",
         # The tokenizer's own threads and those of the data loader's processes deadlock.
         "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": str(processors()),
+        "OMP_NUM_THREADS": str(max(1, processors() // local_world_size())),
         # A thread that waits for its sisters gives its core away at once: on a shared node, to
         # spin is to take time from whatever it waits for.
         "OMP_WAIT_POLICY": "PASSIVE",
-        # One process drives one GPU; the libraries would split batches over all they see.
-        "CUDA_VISIBLE_DEVICES": "0",
     }.items():
         os.environ.setdefault(variable, value)
+
+
+def use_one_gpu() -> None:
+    """A process on its own drives one GPU; the libraries would split batches over all they see."""
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 
 
 def processors() -> int:
@@ -80,7 +85,7 @@ def cpu_limit() -> float | None:
 def device() -> torch.device:
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def device_name(of: torch.device) -> str:
@@ -110,7 +115,7 @@ def has_bfloat16_products() -> bool:
 def use_all_processors() -> None:
     import torch
 
-    torch.set_num_threads(processors())
+    torch.set_num_threads(max(1, processors() // local_world_size()))
 
 
 def peak_memory_bytes() -> int:

@@ -30,8 +30,16 @@ from tunesmith.api.trainer_contract import (
     TrainingPlan,
 )
 
-from tunesmith_trainer.failure import Preempted, exit_code_of, failure_from, preempt_on_sigterm
-from tunesmith_trainer.machine import prepare_environment
+from tunesmith_trainer import several
+from tunesmith_trainer.failure import (
+    Preempted,
+    exit_code_of,
+    failure_from,
+    ignore_sigterm,
+    preempt_on_sigterm,
+)
+from tunesmith_trainer.machine import prepare_environment, use_one_gpu
+from tunesmith_trainer.processes import are_several, is_first
 from tunesmith_trainer.progress import ProgressBoard, serve_progress
 
 log = logging.getLogger("tunesmith_trainer")
@@ -47,14 +55,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fetch_tasks(options)
     try:
         preempt_on_sigterm()
-        board = ProgressBoard()
-        serve_progress(board, options.port)
-        message = carry_out(PLAN_READER.validate_json(options.plan.read_bytes()), board)
-        code = ExitCode.SUCCEEDED
+        several.register()
+        plan = PLAN_READER.validate_json(options.plan.read_bytes())
+        if isinstance(plan, TrainingPlan) and several.wants_several(plan):
+            message, code = several.run_several(plan, options.plan, options.port)
+        else:
+            message, code = alone(plan, options.port), ExitCode.SUCCEEDED
     except (Exception, Preempted) as error:
+        ignore_sigterm()
         message, code = ended(error)
-    leave(message, options.termination)
+    leave(message, several.ending_file(options.termination))
     return int(code)
+
+
+def alone(plan: AnyPlan, port: int) -> TerminationMessage:
+    """The plan in this very process. Of several, the first one can be watched."""
+    if not are_several():
+        use_one_gpu()
+    board = ProgressBoard()
+    if is_first():
+        serve_progress(board, port)
+    return carry_out(plan, board)
 
 
 def carry_out(plan: AnyPlan, board: ProgressBoard) -> TerminationMessage:

@@ -308,17 +308,23 @@ class Progress(ApiModel):
     percent: int | None = Field(default=None, description="Steps done, in percent.")
     epoch: float | None = Field(default=None, description="Passes over the data so far.")
     loss: float | None = Field(default=None, description="Training loss of the last steps.")
-    eval_loss: float | None = Field(default=None, description="Last loss on held-out examples.")
+    eval_loss: float | None = Field(
+        default=None,
+        description="Last loss on the training examples set aside to choose the best epoch by.",
+    )
     eval_losses: list[float] = Field(
         default_factory=list,
         max_length=100,
-        description="Loss on held-out examples after each epoch, in their order.",
+        description="That loss after each epoch, in their order. Held-out examples have no part.",
     )
     tokens_per_second: float | None = Field(default=None, description="Tokens trained a second.")
     peak_memory_bytes: int | None = Field(
         default=None, description="Most memory used so far, of the GPU or else of the process."
     )
     eta: str | None = Field(default=None, max_length=32, description="Time left, such as 12m30s.")
+    attempt: int | None = Field(
+        default=None, description="Attempts at this result so far that got as far as training."
+    )
 
 
 class ArtifactKind(StrEnum):

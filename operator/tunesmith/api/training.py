@@ -88,8 +88,8 @@ class Training(ApiModel):
     early_stopping_patience: int | None = Field(
         default=None,
         description=(
-            "Stop when the held-out loss has not fallen for so many epochs. Unset: train them all. "
-            "The best epoch is kept either way."
+            "Stop when the loss on examples set aside from training has not fallen for so many "
+            "epochs. Unset: train them all. The best epoch is kept either way."
         ),
         json_schema_extra=between(1, 100, "training.earlyStoppingPatience"),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.given import Trained, training_plan, write_dataset
+from tests.unit.trainer.given import Trained, training_plan, write_prepared
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
@@ -64,12 +64,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """An adapter of the tiny model that has learned to say yes."""
-    pytest.importorskip("trl")
+    pytest.importorskip("peft")
     from tunesmith_trainer.progress import ProgressBoard
     from tunesmith_trainer.train.recipe import train
 
     folder = tmp_path_factory.mktemp("job")
-    write_dataset(folder)
+    write_prepared(folder)
     plan, board = training_plan(tiny_model, folder), ProgressBoard()
     outcome = train(plan, board)
     return Trained(plan, outcome, board, folder / "out" / outcome.artifact.uri.rsplit("/", 1)[-1])

@@ -7,13 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith.api.objects import HeldOut
 from tunesmith.api.trainer_contract import (
     HELD_OUT_FILE,
     PLAN_READER,
+    PREPARED_FOLDER,
+    PROMPT_EXAMPLES_FILE,
+    RECEIPT_FILE,
+    TRAIN_FILE,
     EvaluationPlan,
     TrainingOutcome,
     TrainingPlan,
 )
+from tunesmith_trainer.data.formats import Conversation, Message, Role
+from tunesmith_trainer.data.split import prompt_examples, split_and_deduplicate
+from tunesmith_trainer.prepare.prepared import as_lines, prepared_digest
 from tunesmith_trainer.progress import ProgressBoard
 
 BASE_URI = "pvc://models/tiny"
@@ -27,23 +35,33 @@ class Trained:
     folder: Path
 
 
+HELD_OUT = HeldOut(fraction=0.2)
+TRAINING = {"epochs": 4, "learningRate": 0.02, "maxLength": 64, "batchSize": 8}
+MEMORY = {
+    "method": "LoRA",
+    "microBatchSize": 4,
+    "gradientAccumulation": 2,
+    "activationCheckpointing": "Off",
+    "optimizer": "AdamW",
+}
+OUTPUT_URI = "pvc://adapters/team/job"
+
+
 def training_plan(model: Path, folder: Path, **changes: Any) -> TrainingPlan:
+    """A plan for the examples that ``write_prepared`` left in the folder."""
+    prepared = folder / "out" / PREPARED_FOLDER / "examples"
     raw = {
         "kind": "Training",
         "owner": "team/job",
         "baseModel": {"uri": BASE_URI, "path": str(model)},
-        "dataset": {"uri": "pvc://data/rows.jsonl", "path": str(folder / "rows.jsonl")},
-        "heldOut": {"fraction": 0.2},
-        "method": "LoRA",
+        "prepared": {"uri": f"{OUTPUT_URI}/{PREPARED_FOLDER}/examples", "path": str(prepared)},
+        "datasetUri": "pvc://data/rows.jsonl",
+        "dataset": json.loads((prepared / RECEIPT_FILE).read_text()),
+        "heldOut": HELD_OUT.to_json(),
         "lora": {"dropout": 0},
-        "training": {
-            "epochs": 4,
-            "learningRate": 0.02,
-            "maxLength": 64,
-            "batchSize": 8,
-            "microBatchSize": 4,
-        },
-        "output": {"uri": "pvc://adapters/team/job", "path": str(folder / "out")},
+        "training": TRAINING,
+        "memory": MEMORY,
+        "output": {"uri": OUTPUT_URI, "path": str(folder / "out")},
         "image": "test",
         **changes,
     }
@@ -52,18 +70,30 @@ def training_plan(model: Path, folder: Path, **changes: Any) -> TrainingPlan:
     return plan
 
 
-def write_dataset(folder: Path) -> None:
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"is {number} a number?"},
-                {"role": "assistant", "content": "yes"},
-            ]
-        }
-        for number in range(40)
+def write_prepared(folder: Path, rows: int = 40) -> None:
+    """Examples as a preparation leaves them, of a dataset that has one row twice."""
+    conversations = [
+        Conversation(
+            (
+                Message(Role.USER, f"is {number} a number?"),
+                Message(Role.ASSISTANT, "yes"),
+            )
+        )
+        for number in range(rows)
     ]
-    text = "".join(f"{json.dumps(row)}\n" for row in [*rows, rows[0]])
-    (folder / "rows.jsonl").write_text(text)
+    dataset = [*conversations, conversations[0]]
+    (folder / "rows.jsonl").write_text(as_lines(dataset))
+    split = split_and_deduplicate(dataset, HELD_OUT)
+    target = folder / "out" / PREPARED_FOLDER / "examples"
+    target.mkdir(parents=True)
+    for name, examples in (
+        (TRAIN_FILE, split.train),
+        (HELD_OUT_FILE, split.held_out),
+        (PROMPT_EXAMPLES_FILE, prompt_examples(split.train, HELD_OUT.seed)),
+    ):
+        (target / name).write_text(as_lines(examples))
+    receipt = split.receipt.model_copy(update={"digest": prepared_digest(target)})
+    (target / RECEIPT_FILE).write_text(json.dumps(receipt.to_json()))
 
 
 def evaluation_plan(trained: Trained, **changes: Any) -> EvaluationPlan:

@@ -14,12 +14,15 @@ import pytest
 from tunesmith.api.objects import FailureClass
 from tunesmith.api.trainer_contract import (
     TERMINATION_LIMIT_BYTES,
+    TRAIN_FILE,
     ExitCode,
     Reason,
     TerminationMessage,
 )
 from tunesmith_trainer.failure import Preempted, TrainerError, exit_code_of, failure_from
 from tunesmith_trainer.main import leave, main
+
+from tests.unit.trainer.given import training_plan, write_prepared
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,8 @@ def test_torch_runs_out_of_memory() -> None:
         torch.empty(2**60)
     failure = failure_from(raised.value)
     assert failure.failure_class is FailureClass.OUT_OF_MEMORY
+    on_a_gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert exit_code_of(failure_from(on_a_gpu)) is ExitCode.OUT_OF_MEMORY
     assert "training.microBatchSize" in failure.message
 
 
@@ -70,24 +75,14 @@ def test_the_last_word_is_one_line_that_fits(tmp_path: Path) -> None:
     assert json.loads(line)["failure"]["reason"] == "DatasetMalformed"
 
 
-def plan(folder: Path, dataset: str = "missing.jsonl") -> Path:
+def plan(folder: Path) -> Path:
+    """A plan whose prepared examples are changed after it was made."""
+    write_prepared(folder)
+    made = training_plan(folder / "model", folder)
+    with (Path(str(made.prepared.path)) / TRAIN_FILE).open("a") as examples:
+        examples.write("{}\n")
     path = folder / "plan.json"
-    path.write_text(
-        json.dumps(
-            {
-                "kind": "Training",
-                "owner": "team/job",
-                "baseModel": {"uri": "pvc://models/tiny", "path": str(folder / "model")},
-                "dataset": {"uri": "pvc://data/x.jsonl", "path": str(folder / dataset)},
-                "heldOut": {},
-                "method": "LoRA",
-                "lora": {},
-                "training": {},
-                "output": {"uri": "pvc://adapters", "path": str(folder / "out")},
-                "image": "test",
-            }
-        )
-    )
+    path.write_text(made.model_dump_json(by_alias=True))
     return path
 
 
@@ -97,8 +92,8 @@ def test_a_user_error_ends_the_process_with_its_code_and_message(tmp_path: Path)
     assert main(arguments) == ExitCode.USER_ERROR
     failure = TerminationMessage.model_validate_json(end.read_bytes()).failure
     assert failure is not None
-    assert failure.reason is Reason.DATASET_NOT_FOUND
-    assert "pvc://data/x.jsonl" in failure.message
+    assert failure.reason is Reason.PREPARED_DATA_CHANGED
+    assert "pvc://adapters/team/job/prepared/examples" in failure.message
 
 
 def test_a_plan_that_cannot_be_read_is_an_internal_error(tmp_path: Path) -> None:
@@ -121,17 +116,17 @@ def test_data_is_checked_before_any_heavy_library_is_loaded(tmp_path: Path) -> N
 
 
 def test_sigterm_is_preemption(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "data.jsonl")  # opening it blocks: the trainer is held in the middle
+    """Before the first step: there is nothing to save yet."""
     script = (
-        "import sys, tunesmith_trainer.sources as sources; from pathlib import Path;"
-        "sources.dataset_file = lambda source: Path(source.path);"
+        "import sys, time, tunesmith_trainer.train.recipe as recipe;"
+        "recipe.prepared_folder = lambda source: time.sleep(60);"
         "from tunesmith_trainer.main import main; print('up', flush=True); sys.exit(main())"
     )
     end = tmp_path / "end.json"
     process = subprocess.Popen(
         [
             *(sys.executable, "-c", script, "--port", "0"),
-            *("--plan", str(plan(tmp_path, "data.jsonl")), "--termination", str(end)),
+            *("--plan", str(plan(tmp_path)), "--termination", str(end)),
         ],
         env=environment(),
         stdout=subprocess.PIPE,

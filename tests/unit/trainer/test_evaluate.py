@@ -258,11 +258,11 @@ def test_a_merged_model_is_compared_with_its_base(trained: Trained, tmp_path: Pa
 def test_the_same_rows_are_asked_before_training_and_after_it(trained: Trained) -> None:
     """Before, the evaluator splits the dataset; after, the artifact has the held-out rows."""
     after = evaluation_plan(trained)
-    dataset = trained.plan.dataset
+    rows = trained.folder.parents[1] / "rows.jsonl"
     before = after.suites[0].model_copy(
         update={
             "questions": PlannedQuestions(
-                uri=dataset.uri, path=dataset.path, held_out=trained.plan.held_out
+                uri=trained.plan.dataset_uri, path=str(rows), held_out=trained.plan.held_out
             )
         }
     )

@@ -7,17 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from tunesmith.api.method import Lora
+from tunesmith.api.method import InitLoraWeights, Lora, Method
 from tunesmith.api.trainer_contract import Reason
 
 from tunesmith_trainer.failure import TrainerError
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 
-def lora_config(lora: Lora) -> LoraConfig:
+#: In PEFT's words.
+INITIALISATIONS: dict[InitLoraWeights, bool | str] = {
+    InitLoraWeights.DEFAULT: True,
+    InitLoraWeights.GAUSSIAN: "gaussian",
+    InitLoraWeights.ORTHOGONAL: "orthogonal",
+}
+
+
+def lora_config(lora: Lora, method: Method) -> LoraConfig:
     from peft import LoraConfig, TaskType
 
     return LoraConfig(
@@ -27,6 +36,9 @@ def lora_config(lora: Lora) -> LoraConfig:
         lora_dropout=lora.dropout,
         target_modules=sorted(lora.target_modules),
         bias="none",
+        use_dora=method.is_dora,
+        use_rslora=lora.use_rslora,
+        init_lora_weights=INITIALISATIONS[lora.init_lora_weights],
     )
 
 
@@ -54,17 +66,18 @@ def linear_layers(model: PreTrainedModel) -> set[str]:
     }
 
 
-def save_adapter(model: PeftModel, folder: Path, base_model_uri: str) -> None:
-    """Write weights and configuration, and nothing else.
+def save_adapter(
+    model: PeftModel, learned: dict[str, Tensor], folder: Path, base_model_uri: str
+) -> None:
+    """Write weights and configuration, and nothing else. ``learned`` is whole, by parameter.
 
     PeftModel.save_pretrained would also ask the hub about the base model and write a model card.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    weights = get_peft_model_state_dict(model, state_dict=learned, save_embedding_layers=False)
+    save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
     config = model.active_peft_config
     config.inference_mode = True

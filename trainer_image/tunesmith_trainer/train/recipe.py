@@ -1,89 +1,255 @@
-"""The training recipe, from the plan to a published adapter. Reads from top to bottom."""
+"""The training recipe, from prepared examples to a published result. Reads from top to bottom.
+
+Every process of a training runs it; the first one alone writes.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tunesmith.api import digests
-from tunesmith.api.finetunejob import Artifact, TrainingPhase
-from tunesmith.api.trainer_contract import (
-    HELD_OUT_FILE,
-    PROMPT_EXAMPLES_FILE,
-    TrainingOutcome,
-    TrainingPlan,
-    plan_digest,
-)
+from tunesmith.api.finetunejob import Artifact, ArtifactKind, TrainingPhase
+from tunesmith.api.trainer_contract import REPORT_FILE, TrainingOutcome, TrainingPlan
 
-from tunesmith_trainer import artifact, sources
+from tunesmith_trainer import artifact, processes, sources
 from tunesmith_trainer.data.chat import ChatFormat, Example, load_chat_format, require_length
-from tunesmith_trainer.data.dataset import read_dataset, require_enough
-from tunesmith_trainer.data.split import Split, prompt_examples, split_and_deduplicate
-from tunesmith_trainer.lineage import BaseModelLineage, Lineage, hub_revision, lineage_of, now
-from tunesmith_trainer.output import OutputStore, open_output
+from tunesmith_trainer.failure import Preempted
+from tunesmith_trainer.lineage import (
+    BaseModelLineage,
+    DevSliceLineage,
+    RunLineage,
+    hub_revision,
+    lineage_of,
+    now,
+)
+from tunesmith_trainer.machine import compute_type, scratch_folder
+from tunesmith_trainer.output import FolderStore, OutputStore, open_output
 from tunesmith_trainer.output.oci import pushed
+from tunesmith_trainer.prepare.prepared import Prepared, prepared_folder, read_prepared
 from tunesmith_trainer.progress import ProgressBoard
+from tunesmith_trainer.train import checkpoints as saved
+from tunesmith_trainer.train.checkpoints import Attempt, Checkpoint, Checkpoints, result_identity
+from tunesmith_trainer.train.dev_slice import DevSlice, dev_slice
+from tunesmith_trainer.train.reporting import integrations
+from tunesmith_trainer.train.stopping import StopRequest, stops_at_the_end_of_a_step
 
 if TYPE_CHECKING:
-    from trl import SFTTrainer
+    from tunesmith_trainer.train.lasting import LastingTrainer
 
 log = logging.getLogger(__name__)
 
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt at a result, and what it goes on from."""
+
+    plan: TrainingPlan
+    output: OutputStore
+    identity: str
+    base_folder: Path
+    base_model: BaseModelLineage
+    prepared: Prepared
+    prepared_folder: Path
+    examples: DevSlice
+    checkpoints: Checkpoints
+    found: Checkpoint | None
+    attempts: Sequence[Attempt]
+    started_at: str
+
 
 def train(plan: TrainingPlan, board: ProgressBoard) -> TrainingOutcome:
-    """Train, or report what an earlier attempt at the same plan has already trained."""
+    """Train, or report what an earlier attempt at the same result has already made."""
     board.training(phase=TrainingPhase.PREPARING)
     started_at = now()
-    output = open_output(plan.output)
-    split = prepare_data(plan, board)
+    examples_folder = prepared_folder(plan.prepared)
+    prepared = read_prepared(examples_folder, plan.prepared.uri, plan.dataset)
+    board.dataset(prepared.receipt)
     base_folder = sources.model_folder(plan.base_model)
-    base_model = identify_base_model(plan, base_folder)
-    finished = artifact.recall(output, plan_digest(plan), split.receipt, base_model.digest)
+    output = open_output(plan.output)
+    processes.join()
+    base_model = processes.from_first(lambda: identify_base_model(plan, base_folder))
+    identity = result_identity(plan)
+    finished = processes.from_first(
+        lambda: artifact.recall(output, identity, prepared.receipt, base_model.digest)
+    )
     if finished is not None:
         log.info("already trained: %s", finished.artifact.uri)
         board.training(**dict(finished.progress))
-        return in_registry(plan, output, finished)
+        return processes.from_first(lambda: in_registry(plan, output, finished))
 
-    output.require_writable()
-    chat = load_chat_format(base_folder, plan.base_model.uri)
-    train_examples, held_out_examples = tokenise(plan, split, chat)
+    processes.from_first(output.require_writable)
+    checkpoints = saved.checkpoints_of(output, identity, base_model.digest)
+    found = newest(checkpoints)
+    run = Run(
+        plan=plan,
+        output=output,
+        identity=identity,
+        base_folder=base_folder,
+        base_model=base_model,
+        prepared=prepared,
+        prepared_folder=examples_folder,
+        examples=dev_slice(prepared.train, plan.training.seed),
+        checkpoints=checkpoints,
+        found=found,
+        attempts=processes.from_first(
+            lambda: checkpoints.begin(
+                found.step if found else 0, (plan.memory.micro_batch_size, processes.world_size())
+            )
+        ),
+        started_at=started_at,
+    )
+    board.training(attempt=len(run.attempts))
+    outcome = train_and_publish(run, board)
+    processes.part()
+    return outcome
 
-    with TemporaryDirectory(prefix="checkpoints-", dir=scratch()) as checkpoints:
+
+def train_and_publish(run: Run, board: ProgressBoard) -> TrainingOutcome:
+    from tunesmith_trainer.train.assembly import build_trainer
+
+    plan = run.plan
+    chat = load_chat_format(run.base_folder, plan.base_model.uri)
+    train_examples, dev_examples = tokenise(plan, run.examples, chat)
+    with (
+        TemporaryDirectory(prefix="training-", dir=scratch_folder()) as scratch,
+        tensorboard_folder(run) as tensorboard,
+    ):
         trainer = build_trainer(
-            plan, base_folder, chat, train_examples, held_out_examples, Path(checkpoints), board
-        )
-        trainer.train()
-        board.training(phase=TrainingPhase.SAVING, eta=None)
-        lineage = lineage_of(
             plan,
-            base_model,
-            split.receipt,
-            device=str(trainer.model.device),
-            compute_type=str(trainer.model.dtype).removeprefix("torch."),
-            started_at=started_at,
+            run.base_folder,
+            train_examples,
+            dev_examples,
+            Path(scratch),
+            integrations(plan, str(tensorboard)),
+        )
+        trainer.checkpoints = run.checkpoints
+        with stops_at_the_end_of_a_step() as stop:
+            run_to_the_end(trainer, run, board, stop)
+        return publish(run, trainer, chat, board)
+
+
+@contextmanager
+def tensorboard_folder(run: Run) -> Iterator[Path]:
+    """On a volume the files can be watched as they grow; into a bucket they are put at the end."""
+    name = f"{TENSORBOARD_FOLDER}/{saved.short(run.identity)}"
+    if isinstance(run.output, FolderStore):
+        yield run.output.path / name
+        return
+    with run.output.staging() as staging:
+        yield staging
+        if processes.is_first() and any(staging.iterdir()):
+            run.output.put(staging, name)
+
+
+def run_to_the_end(
+    trainer: LastingTrainer, run: Run, board: ProgressBoard, stop: StopRequest
+) -> None:
+    """Train until the last step, or until more is of no use. Raises Preempted when told to stop."""
+    from transformers import TrainerState
+
+    from tunesmith_trainer.train.keeping import Keeping
+    from tunesmith_trainer.train.lasting import STATE_FILE, is_exhausted
+    from tunesmith_trainer.train.watch import Watch
+
+    training = run.plan.training
+    patience = training.early_stopping_patience
+    steps = trainer.order.steps
+    trainer.add_callback(Watch(board, trainer.order))
+    trainer.add_callback(
+        Keeping(
+            stop,
+            steps=steps,
+            minutes=training.checkpoint_minutes,
+            patience=patience,
+            evaluates=bool(run.examples.dev),
+        )
+    )
+    folder = None
+    if run.found is not None:
+        folder = str(run.found.folder)
+        log.info("going on from the checkpoint of step %d", run.found.step)
+        state = TrainerState.load_from_json(f"{folder}/{STATE_FILE}")
+        if is_exhausted(state, patience):
+            trainer.args.max_steps = state.global_step
+    trainer.train(resume_from_checkpoint=folder)
+    state = trainer.state
+    if stop.known and state.global_step < state.max_steps and not is_exhausted(state, patience):
+        raise Preempted
+
+
+def publish(
+    run: Run, trainer: LastingTrainer, chat: ChatFormat, board: ProgressBoard
+) -> TrainingOutcome:
+    """The weights of the best step, with everything that tells of them."""
+    from tunesmith_trainer.train.result import Result, write_result
+    from tunesmith_trainer.train.training_state import gathered_weights
+
+    plan, output = run.plan, run.output
+    board.training(phase=TrainingPhase.SAVING, eta=None)
+    last = trainer.state.global_step
+    published_step = trainer.take_best()
+    learned = gathered_weights(trainer.bare_model())
+
+    def written() -> TrainingOutcome:
+        progress = board.training()
+        result = Result(
+            base_folder=run.base_folder,
+            prepared_folder=run.prepared_folder,
+            chat=chat,
+            lineage=lineage_of(
+                plan,
+                run.base_model,
+                DevSliceLineage(rows=len(run.examples.dev), digest=run.examples.digest),
+                RunLineage(
+                    attempts=len(run.attempts),
+                    resumed_from_step=run.found.step if run.found else 0,
+                    published_step=published_step,
+                    last_step=last,
+                    stopped_early=last < trainer.order.steps * plan.training.epochs,
+                    processes=processes.world_size(),
+                    peak_memory_bytes=progress.peak_memory_bytes,
+                    tokens_per_second=progress.tokens_per_second,
+                ),
+                device=str(trainer.args.device),
+                compute_type=str(compute_type(trainer.args.device)).removeprefix("torch."),
+                started_at=run.started_at,
+            ),
+            history=trainer.state.log_history,
+            attempts=run.attempts,
         )
         name, digest = artifact.publish(
             output,
-            lambda staging: write_result(
-                staging, trainer, chat, split, plan.held_out.seed, lineage
-            ),
+            lambda staging: write_result(staging, result, trainer.bare_model(), learned),
+            artifact.digest_of(result.kind),
         )
+        is_adapter = result.kind is ArtifactKind.ADAPTER
+        outcome = TrainingOutcome(
+            artifact=Artifact(
+                kind=result.kind,
+                uri=f"{output.uri}/{name}",
+                digest=digest,
+                base_model_digest=run.base_model.digest,
+                rank=plan.lora.rank if is_adapter else None,
+                report=REPORT_FILE,
+            ),
+            dataset=run.prepared.receipt,
+            progress=board.training(phase=TrainingPhase.DONE, percent=100),
+        )
+        artifact.remember(output, run.identity, outcome)
+        saved.forget(output, run.identity)
+        log.info("published %s (%s)", outcome.artifact.uri, digest)
+        return in_registry(plan, output, outcome)
 
-    uri = f"{output.uri}/{name}"
-    outcome = TrainingOutcome(
-        artifact=Artifact(
-            uri=uri, digest=digest, base_model_digest=base_model.digest, rank=plan.lora.rank
-        ),
-        dataset=split.receipt,
-        progress=board.training(phase=TrainingPhase.DONE, percent=100),
-    )
-    artifact.remember(output, plan_digest(plan), outcome)
-    log.info("published %s (%s)", uri, digest)
-    return in_registry(plan, output, outcome)
+    return processes.from_first(written)
 
 
 def in_registry(
@@ -98,21 +264,13 @@ def in_registry(
     return outcome.model_copy(update={"artifact": pushed(outcome.artifact, folder, plan.oci)})
 
 
-def prepare_data(plan: TrainingPlan, board: ProgressBoard) -> Split:
-    """Read, seal the held-out side, drop duplicates: no library heavier than the standard one."""
-    conversations = read_dataset(sources.dataset_file(plan.dataset), plan.dataset)
-    require_enough(conversations, plan.dataset)
-    split = split_and_deduplicate(conversations, plan.held_out)
-    receipt = split.receipt
-    board.dataset(receipt)
-    log.info(
-        "%d rows: %d held out, %d duplicates dropped, %d to train on",
-        receipt.rows,
-        receipt.held_out_rows,
-        receipt.duplicate_rows,
-        receipt.train_rows,
-    )
-    return split
+def newest(checkpoints: Checkpoints) -> Checkpoint | None:
+    """The same one on every process: the first chooses, and the others fetch what it chose."""
+    mine = checkpoints.newest() if processes.is_first() else None
+    step = processes.from_first(lambda: mine.step if mine else None)
+    if step is None:
+        return None
+    return mine or checkpoints.at(step)
 
 
 def identify_base_model(plan: TrainingPlan, folder: Path) -> BaseModelLineage:
@@ -123,78 +281,13 @@ def identify_base_model(plan: TrainingPlan, folder: Path) -> BaseModelLineage:
 
 
 def tokenise(
-    plan: TrainingPlan, split: Split, chat: ChatFormat
+    plan: TrainingPlan, examples: DevSlice, chat: ChatFormat
 ) -> tuple[list[Example], list[Example]]:
-    train_examples = [chat.example(conversation) for conversation in split.train]
-    held_out_examples = [chat.example(conversation) for conversation in split.held_out]
-    require_length([*train_examples, *held_out_examples], plan.training.max_length)
+    """What to train on, and what to choose the best epoch by."""
+    train_examples = [chat.example(conversation) for conversation in examples.train]
+    dev_examples = [chat.example(conversation) for conversation in examples.dev]
+    require_length([*train_examples, *dev_examples], plan.training.max_length)
     tokens = sum(len(example.tokens) for example in train_examples)
     learned = sum(len(example.tokens) - example.prompt_length for example in train_examples)
     log.info("%d tokens to train on, %d of them answers", tokens, learned)
-    return train_examples, held_out_examples
-
-
-def scratch() -> Path:
-    from tunesmith_trainer.machine import scratch_folder
-
-    return scratch_folder()
-
-
-def build_trainer(
-    plan: TrainingPlan,
-    base_folder: Path,
-    chat: ChatFormat,
-    train_examples: list[Example],
-    held_out_examples: list[Example],
-    checkpoints: Path,
-    board: ProgressBoard,
-) -> SFTTrainer:
-    """TRL's trainer with our data, already in tokens, and our adapter."""
-    from torch import bfloat16
-    from transformers import PrinterCallback
-    from trl import SFTTrainer
-
-    from tunesmith_trainer import machine
-    from tunesmith_trainer.model import load_base_model
-    from tunesmith_trainer.train.answer_loss import AnswerLossTrainer
-    from tunesmith_trainer.train.lora import lora_config, require_targets
-    from tunesmith_trainer.train.settings import as_dataset, settings
-    from tunesmith_trainer.train.watch import Watch
-
-    machine.use_all_processors()
-    device = machine.device()
-    on_gpu = device.type == "cuda"
-    compute_type = machine.compute_type(device)
-    model = load_base_model(base_folder, plan.base_model.uri, compute_type, device)
-    require_targets(model, plan.lora, plan.base_model.uri)
-    trainer = (SFTTrainer if on_gpu else AnswerLossTrainer)(
-        model=model,
-        args=settings(plan.training, checkpoints, on_gpu=on_gpu, bf16=compute_type == bfloat16),
-        train_dataset=as_dataset(train_examples),
-        eval_dataset=as_dataset(held_out_examples),
-        processing_class=chat.tokenizer,
-        peft_config=lora_config(plan.lora),
-        callbacks=[Watch(board)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def write_result(
-    folder: Path, trainer: SFTTrainer, chat: ChatFormat, split: Split, seed: int, lineage: Lineage
-) -> None:
-    from tunesmith_trainer.train.lora import save_adapter
-
-    save_adapter(trainer.model, folder, lineage.base_model.uri)
-    chat.tokenizer.save_pretrained(folder)
-    examples = prompt_examples(split.train, seed)
-    for name, rows in ((HELD_OUT_FILE, split.held_out), (PROMPT_EXAMPLES_FILE, examples)):
-        lines = "".join(f"{conversation.to_line()}\n" for conversation in rows)
-        (folder / name).write_text(lines, encoding="utf-8")
-    (folder / artifact.LINEAGE_FILE).write_text(as_json(lineage.to_json()), encoding="utf-8")
-    history = trainer.state.log_history
-    (folder / artifact.METRICS_FILE).write_text(as_json(history), encoding="utf-8")
-
-
-def as_json(value: object) -> str:
-    return json.dumps(value, indent=2) + "\n"
+    return train_examples, dev_examples

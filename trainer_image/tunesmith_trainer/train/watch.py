@@ -14,6 +14,7 @@ from tunesmith.api.trainer_contract import Reason
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.machine import peak_memory_bytes
 from tunesmith_trainer.progress import ProgressBoard
+from tunesmith_trainer.train.order import StepOrder
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -23,43 +24,94 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
-    """Writes the board after every step. Speeds are of this run's steps, evaluation left out."""
+class Speed:
+    """Seconds and tokens of this run's steps; evaluations and checkpoints are left out.
 
-    def __init__(self, board: ProgressBoard) -> None:
+    The first step compiles and warms up, so it does not count once there is another.
+    """
+
+    def __init__(self) -> None:
+        self._mark = 0.0
+        self.steps = 0
+        self._seconds = 0.0
+        self._tokens = 0
+
+    def start(self) -> None:
+        """Time begins to count here."""
+        self._mark = time.monotonic()
+
+    def step(self, tokens: int) -> None:
+        if self.steps == 1:
+            self._seconds, self._tokens = 0.0, 0
+        self.steps += 1
+        self._seconds += time.monotonic() - self._mark
+        self._tokens += tokens
+        self.start()
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return round(self._tokens / self._seconds, 1) if self._seconds > 0 else None
+
+    def seconds_for(self, steps: int) -> float:
+        return steps * self._seconds / max(1, self.steps - 1)
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Writes the board after every step."""
+
+    def __init__(self, board: ProgressBoard, order: StepOrder) -> None:
         self._board = board
-        self._step_began = 0.0
-        self._step_seconds = 0.0
-        self._steps = 0
+        self._order = order
+        self._tokens: list[int] = []
+        self._speed = Speed()
         self._last_line = -SECONDS_BETWEEN_LINES
-        self._eval_losses: list[float] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        losses = [
+            round(entry["eval_loss"], 4) for entry in state.log_history if "eval_loss" in entry
+        ]
         self._board.training(
-            phase=TrainingPhase.TRAINING, step=0, total_steps=state.max_steps, percent=0, epoch=0.0
+            phase=TrainingPhase.TRAINING,
+            step=state.global_step,
+            total_steps=state.max_steps,
+            percent=percent(state),
+            epoch=round(state.epoch or 0.0, 2),
+            eval_loss=losses[-1] if losses else None,
+            eval_losses=losses,
         )
 
-    def on_step_begin(
+    def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._step_began = time.monotonic()
+        self._order.set_epoch(state.global_step // self._order.steps)
+        self._tokens = self._order.tokens_by_step()
+        self._speed.start()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._step_seconds += time.monotonic() - self._step_began
-        self._steps += 1
-        remaining = (state.max_steps - state.global_step) * self._step_seconds / self._steps
+        self._speed.step(self._tokens[(state.global_step - 1) % self._order.steps])
         self._board.training(
             step=state.global_step,
             total_steps=state.max_steps,
-            percent=100 * state.global_step // max(1, state.max_steps),
+            percent=percent(state),
             epoch=round(state.epoch or 0.0, 2),
+            tokens_per_second=self._speed.tokens_per_second,
             peak_memory_bytes=peak_memory_bytes(),
-            eta=duration(remaining),
+            eta=duration(self._speed.seconds_for(state.max_steps - state.global_step)),
         )
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._speed.start()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._speed.start()
 
     def on_log(
         self,
@@ -74,17 +126,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             if name in logs:
                 require_finite(name, float(logs[name]), state.global_step)
         if "loss" in logs:
-            self._report_step(state, float(logs["loss"]), logs.get("num_tokens"))
+            self._report_step(state, float(logs["loss"]))
         if "eval_loss" in logs:
-            self._eval_losses.append(round(float(logs["eval_loss"]), 4))
-            self._board.training(
-                eval_loss=self._eval_losses[-1], eval_losses=list(self._eval_losses)
-            )
-            log.info("epoch %.2f: eval loss %.4f", state.epoch or 0.0, float(logs["eval_loss"]))
+            loss = round(float(logs["eval_loss"]), 4)
+            before = self._board.training().eval_losses
+            self._board.training(eval_loss=loss, eval_losses=[*before, loss])
+            log.info("epoch %.2f: eval loss %.4f", state.epoch or 0.0, loss)
 
-    def _report_step(self, state: TrainerState, loss: float, tokens: float | None) -> None:
-        speed = round(tokens / self._step_seconds, 1) if tokens and self._step_seconds else None
-        progress = self._board.training(loss=round(loss, 4), tokens_per_second=speed)
+    def _report_step(self, state: TrainerState, loss: float) -> None:
+        progress = self._board.training(loss=round(loss, 4))
         if time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             log.info(
@@ -93,9 +143,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 state.max_steps,
                 state.epoch or 0.0,
                 loss,
-                speed or 0.0,
+                self._speed.tokens_per_second or 0.0,
                 progress.eta,
             )
+
+
+def percent(state: TrainerState) -> int:
+    return int(100 * state.global_step // max(1, state.max_steps))
 
 
 def require_finite(name: str, value: float, step: int) -> None:
