@@ -150,6 +150,10 @@ test: ## Everything, from a bare machine to a clean one.
 bench-serving: install ## Adapters, merged weights and base; hot loads; a thousand adapters.
 	@$(OPERATOR_PYTHON) -m tests.bench.serving
 
+.PHONY: bench-several-gpus
+bench-several-gpus: $(BUILD)/venvs/ml ## DDP and FSDP2 against one GPU; needs two (20 minutes).
+	@$(ML_PYTHON) -m tests.bench.several_gpus
+
 .PHONY: bench-eval
 bench-eval: $(BUILD)/venvs/ml ## Both sides from one load, against lm-eval run twice (6 minutes).
 	@$(ML_PYTHON) -m tests.bench.evaluation

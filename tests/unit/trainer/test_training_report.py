@@ -75,7 +75,13 @@ def test_the_page_tells_plan_and_measurement(trained: Trained, page: Page) -> No
 
 def test_every_evaluation_is_in_the_table_and_the_best_is_marked(trained: Trained) -> None:
     text = (trained.folder / REPORT_FILE).read_text()
-    rows = re.findall(r'<td class="number">([\d.]+)</td>\s*<td>(<strong>published</strong>)?', text)
+    number = r'<td class="number">([-\d.e]+)</td>\s*'
+    rows = [
+        (loss, mark)
+        for *_, loss, mark in re.findall(
+            number * 3 + "<td>(<strong>published</strong>)?</td>", text
+        )
+    ]
     losses = [float(loss) for loss, _ in rows]
     assert len(losses) == trained.plan.training.epochs
     (marked,) = [loss for (loss, mark) in rows if mark]
