@@ -30,6 +30,7 @@ def build_trainer(
     from transformers import PrinterCallback
 
     from tunesmith_trainer.train.engine.packing import Collator, rows_of
+    from tunesmith_trainer.train.forgiving import reporting_callbacks
     from tunesmith_trainer.train.lasting import LastingTrainer
     from tunesmith_trainer.train.settings import arguments, engine_settings
 
@@ -41,9 +42,7 @@ def build_trainer(
     # Compiled code is for one shape: rows of a micro-batch are filled up, by a per cent or two.
     fixed = length * memory.micro_batch_size if settings.compile and training.packing else None
     # First: it meets the other processes.
-    given = arguments(
-        training, memory, scratch, on_gpu=on_gpu, name=plan.owner, report_to=report_to
-    )
+    given = arguments(training, memory, scratch, on_gpu=on_gpu, name=plan.owner)
     trainer = LastingTrainer(
         model=trainable_model(plan, base_folder, settings),
         args=given,
@@ -52,6 +51,8 @@ def build_trainer(
         held_out_rows=rows_of(dev, length, packing=training.packing),
     )
     trainer.remove_callback(PrinterCallback)
+    for callback in reporting_callbacks(report_to):
+        trainer.add_callback(callback)
     return trainer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,6 @@ def arguments(
     *,
     on_gpu: bool,
     name: str = "",
-    report_to: Sequence[str] = (),
 ) -> TrainingArguments:
     """What to evaluate, save and load is decided elsewhere (keeping.py, lasting.py)."""
     from transformers import TrainingArguments
@@ -77,6 +75,6 @@ def arguments(
         logging_steps=1,
         # A loss that is not a number must be seen, not averaged away.
         logging_nan_inf_filter=False,
-        report_to=list(report_to) or "none",
+        report_to="none",
         disable_tqdm=True,
     )
