@@ -141,6 +141,10 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
         {"output.oci": {"reference": "registry.example.com/triage"}},
         "output.oci.reference must be REGISTRY[:PORT]/REPOSITORY:TAG",
     ),
+    (
+        {"training": {"parallelism": "FSDP2", "optimizer": "AdamW8bit"}},
+        "training.parallelism FSDP2 needs optimizer AdamW",
+    ),
     ({"training": {"microBatchSize": 0}}, "training.microBatchSize must be between 1 and 1024"),
     ({"training": {"checkpointMinutes": 0}}, "training.checkpointMinutes must be between 1"),
     ({"training": {"earlyStoppingPatience": 0}}, "training.earlyStoppingPatience must be between"),

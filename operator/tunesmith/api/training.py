@@ -108,6 +108,11 @@ class Training(ApiModel):
             "!has(self.microBatchSize) || self.batchSize % self.microBatchSize == 0",
             "training.batchSize must be a multiple of training.microBatchSize, for example 8 and 2",
         ),
+        rule(
+            "self.parallelism != 'FSDP2' || !self.optimizer.endsWith('8bit')",
+            "training.parallelism FSDP2 needs optimizer AdamW: optimizers of 8 bits cannot be cut "
+            "among GPUs",
+        ),
     )
 
 

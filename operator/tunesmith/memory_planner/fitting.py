@@ -25,6 +25,8 @@ CHECKPOINTING = (
 )
 
 
+EIGHT_BITS = {Optimizer.ADAMW_8BIT, Optimizer.PAGED_ADAMW_8BIT}
+
 #: The design rule for Auto: QLoRA below 24 GB for a model of 7B. Models that are called 7B or 8B
 #: have these parameters; larger and smaller ones need in proportion.
 LORA_BYTES = 24 * GIGABYTE
@@ -60,7 +62,7 @@ def parallelisms(request: PlanRequest, method: Method) -> list[Parallelism | Non
     asked = request.training.parallelism
     if asked is not Parallelism.AUTO:
         return [asked]
-    if method.is_quantised:
+    if method.is_quantised or request.training.optimizer in EIGHT_BITS:
         return [Parallelism.DDP]
     return [Parallelism.DDP, Parallelism.FSDP2]
 
@@ -99,17 +101,19 @@ def fits(request: PlanRequest, setup: Setup, may_leave: bool) -> bool:
     return need.peak + (0 if may_leave else need.paged) <= usable
 
 
-def optimizer(request: PlanRequest, method: Method) -> Optimizer:
+def optimizer(request: PlanRequest, method: Method, parallelism: Parallelism | None) -> Optimizer:
     """The optimiser to use. The state of an adapter is small, so that Auto is AdamW there.
 
     For all weights of a model in bfloat16 AdamW would keep its second moment in that type, too,
     whose 8 bits round away updates of a thousandth; blocks of 8 bits with a scale each do not
-    (arXiv:2110.02861). Paged, they leave the GPU only when it is full.
+    (arXiv:2110.02861). Paged, they leave the GPU only when it is full. Cut among GPUs, weights
+    are no plain tensors, which bitsandbytes needs.
     """
     asked = request.training.optimizer
     if asked is not Optimizer.AUTO:
         return asked
     paged = method is Method.FULL and request.hardware.gpus
+    paged = paged and parallelism is not Parallelism.FSDP2
     return Optimizer.PAGED_ADAMW_8BIT if paged else Optimizer.ADAMW
 
 
@@ -127,7 +131,7 @@ def setups(
         length=training.max_length,
         micro_batch=1,
         checkpointing=ActivationCheckpointing.OFF,
-        optimizer=optimizer(request, method),
+        optimizer=optimizer(request, method, parallelism),
         processes=request.hardware.processes,
         parallelism=parallelism,
         bytes_per_value=request.bytes_per_value,

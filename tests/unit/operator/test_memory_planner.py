@@ -106,6 +106,12 @@ def test_full_fine_tuning_keeps_its_moments_in_8_bits(gigabytes: int) -> None:
     assert plan.optimizer is Optimizer.PAGED_ADAMW_8BIT
 
 
+def test_all_weights_cut_among_gpus_are_trained_with_the_optimiser_that_can_be_cut() -> None:
+    plan = planned("Llama-3.1-70B", method=Method.FULL, gpus=16, batch_size=16)
+    assert plan.parallelism is Parallelism.FSDP2
+    assert plan.optimizer is Optimizer.ADAMW
+
+
 def test_a_model_that_nobody_can_count_gets_the_most_careful_plan() -> None:
     plan = unpredicted_plan(Method.AUTO, Training(batch_size=16), Hardware(gpus=2))
     assert (plan.method, plan.micro_batch_size, plan.gradient_accumulation) == (Method.LORA, 1, 8)
