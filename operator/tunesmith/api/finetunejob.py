@@ -163,7 +163,8 @@ MUTABLE = ("suspend", "ttl_seconds_after_finished")
 def unchanged(model: type[ApiModel], mutable: tuple[str, ...]) -> str:
     """A CEL expression: nothing but the named fields has changed.
 
-    CEL has no way to compare all members but one, hence a term for each.
+    CEL has no way to compare all members but one, hence a term for each. A member that the API
+    server gives no default may be missing, and a rule must not read what is missing.
     """
     terms = []
     for name, field in model.model_fields.items():
@@ -171,7 +172,7 @@ def unchanged(model: type[ApiModel], mutable: tuple[str, ...]) -> str:
             continue
         alias = field.alias or name
         same = f"self.{alias} == oldSelf.{alias}"
-        if field.default is None:
+        if field.default is None or field.default_factory:
             same = f"has(self.{alias}) == has(oldSelf.{alias}) && (!has(self.{alias}) || {same})"
         terms.append(f"({same})")
     return " && ".join(terms)

@@ -60,6 +60,20 @@ def test_every_list_map_and_string_of_a_spec_is_bounded(definition: Definition) 
     assert unbounded == []
 
 
+def test_the_rule_that_a_job_does_not_change_reads_no_member_that_may_be_missing() -> None:
+    spec = schema(DEFINITIONS[0])["properties"]["spec"]
+    (rule,) = [
+        each["rule"]
+        for each in spec["x-kubernetes-validations"]
+        if "cannot be changed" in each["message"]
+    ]
+    for name, node in spec["properties"].items():
+        always_there = name in spec["required"] or "default" in node
+        if name not in ("suspend", "ttlSecondsAfterFinished"):
+            assert f"self.{name} == oldSelf.{name}" in rule
+            assert (f"has(oldSelf.{name})" in rule) is not always_there
+
+
 def test_the_generated_files_are_fresh() -> None:
     stale = [path.name for path, text in generated_files(ROOT).items() if path.read_text() != text]
     assert stale == []
