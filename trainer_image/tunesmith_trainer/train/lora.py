@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from tunesmith.api.method import Lora
+from tunesmith.api.method import InitLoraWeights, Lora, Method
 from tunesmith.api.trainer_contract import Reason
 
 from tunesmith_trainer.failure import TrainerError
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def lora_config(lora: Lora) -> LoraConfig:
+#: PEFT's words; True is Kaiming-uniform A and zero B.
+INITIALISATIONS = {
+    InitLoraWeights.DEFAULT: True,
+    InitLoraWeights.GAUSSIAN: "gaussian",
+    InitLoraWeights.ORTHOGONAL: "orthogonal",
+}
+
+
+def lora_config(lora: Lora, method: Method) -> LoraConfig:
     from peft import LoraConfig, TaskType
 
     return LoraConfig(
@@ -26,6 +34,9 @@ def lora_config(lora: Lora) -> LoraConfig:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=sorted(lora.target_modules),
+        use_rslora=lora.use_rslora,
+        use_dora=method.is_dora,
+        init_lora_weights=INITIALISATIONS[lora.init_lora_weights],
         bias="none",
     )
 

@@ -29,7 +29,7 @@ from tunesmith_trainer.output.oci import pushed
 from tunesmith_trainer.progress import ProgressBoard
 
 if TYPE_CHECKING:
-    from trl import SFTTrainer
+    from tunesmith_trainer.train.engine_trainer import EngineTrainer
 
 log = logging.getLogger(__name__)
 
@@ -148,32 +148,31 @@ def build_trainer(
     held_out_examples: list[Example],
     checkpoints: Path,
     board: ProgressBoard,
-) -> SFTTrainer:
-    """TRL's trainer with our data, already in tokens, and our adapter."""
-    from torch import bfloat16
+) -> EngineTrainer:
+    """The engine's model and loop around our data, already in tokens."""
     from transformers import PrinterCallback
-    from trl import SFTTrainer
 
     from tunesmith_trainer import machine
-    from tunesmith_trainer.model import load_base_model
-    from tunesmith_trainer.train.answer_loss import AnswerLossTrainer
-    from tunesmith_trainer.train.lora import lora_config, require_targets
-    from tunesmith_trainer.train.settings import as_dataset, settings
+    from tunesmith_trainer.train.engine.build import prepare_model
+    from tunesmith_trainer.train.engine.packing import Collator, rows_of
+    from tunesmith_trainer.train.engine_trainer import EngineTrainer
+    from tunesmith_trainer.train.settings import arguments, engine_settings
     from tunesmith_trainer.train.watch import Watch
 
     machine.use_all_processors()
     device = machine.device()
     on_gpu = device.type == "cuda"
-    compute_type = machine.compute_type(device)
-    model = load_base_model(base_folder, plan.base_model.uri, compute_type, device)
-    require_targets(model, plan.lora, plan.base_model.uri)
-    trainer = (SFTTrainer if on_gpu else AnswerLossTrainer)(
-        model=model,
-        args=settings(plan.training, checkpoints, on_gpu=on_gpu, bf16=compute_type == bfloat16),
-        train_dataset=as_dataset(train_examples),
-        eval_dataset=as_dataset(held_out_examples),
-        processing_class=chat.tokenizer,
-        peft_config=lora_config(plan.lora),
+    training, memory = plan.training, plan.memory
+    settings = engine_settings(memory, plan.lora, training, plan.backend, on_gpu=on_gpu)
+    length = training.max_length
+    # Compiled code is for one shape: rows of a micro-batch are filled up, by a per cent or two.
+    fixed = length * memory.micro_batch_size if settings.compile and training.packing else None
+    trainer = EngineTrainer(
+        model=prepare_model(base_folder, plan.base_model.uri, settings, device),
+        args=arguments(training, memory, checkpoints, on_gpu=on_gpu),
+        collator=Collator(length, fixed),
+        train_rows=rows_of(train_examples, length, packing=training.packing),
+        held_out_rows=rows_of(held_out_examples, length, packing=training.packing),
         callbacks=[Watch(board)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -181,7 +180,12 @@ def build_trainer(
 
 
 def write_result(
-    folder: Path, trainer: SFTTrainer, chat: ChatFormat, split: Split, seed: int, lineage: Lineage
+    folder: Path,
+    trainer: EngineTrainer,
+    chat: ChatFormat,
+    split: Split,
+    seed: int,
+    lineage: Lineage,
 ) -> None:
     from tunesmith_trainer.train.lora import save_adapter
 

@@ -1,37 +1,58 @@
-"""The plan's hyperparameters in TRL's terms, and the method that the plan does not spell out."""
+"""The plan's hyperparameters in transformers' terms, and what the plan does not spell out."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.api.training import Training
+from tunesmith.api.memory import MemoryPlan, Optimizer
+from tunesmith.api.training import Backend, Training
 
-from tunesmith_trainer.data.chat import Example
+from tunesmith_trainer.train.engine.settings import EngineSettings
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from trl import SFTConfig
+    from transformers import TrainingArguments
+    from tunesmith.api.method import Lora
+
+#: transformers' names of the optimisers.
+OPTIMIZERS = {
+    Optimizer.ADAMW: "adamw_torch_fused",
+    Optimizer.ADAMW_8BIT: "adamw_8bit",
+    Optimizer.PAGED_ADAMW_8BIT: "paged_adamw_8bit",
+}
 
 
-def settings(training: Training, checkpoints: Path, *, on_gpu: bool, bf16: bool) -> SFTConfig:
-    from trl import SFTConfig
+def engine_settings(
+    memory: MemoryPlan, lora: Lora, training: Training, backend: Backend, *, on_gpu: bool
+) -> EngineSettings:
+    """On a CPU nothing is compiled or computed twice: it has the memory, and no time to waste."""
+    return EngineSettings(
+        method=memory.method,
+        lora=lora,
+        checkpointing=memory.activation_checkpointing,
+        optimizer=memory.optimizer,
+        backend=backend,
+        compile=on_gpu,
+        max_length=training.max_length,
+    )
 
-    return SFTConfig(
+
+def arguments(
+    training: Training, memory: MemoryPlan, checkpoints: Path, *, on_gpu: bool
+) -> TrainingArguments:
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=training.epochs,
-        per_device_train_batch_size=training.micro_batch_size,
-        per_device_eval_batch_size=training.micro_batch_size,
-        gradient_accumulation_steps=training.batch_size // training.micro_batch_size,
-        # Best-fit packing keeps each example whole and apart from its neighbours: its positions
-        # begin at 0 again, from which transformers builds a block-diagonal mask.
-        packing=training.packing,
-        packing_strategy="bfd",
-        max_length=training.max_length,
+        per_device_train_batch_size=memory.micro_batch_size,
+        per_device_eval_batch_size=memory.micro_batch_size,
+        gradient_accumulation_steps=memory.gradient_accumulation,
         learning_rate=training.learning_rate,
         lr_scheduler_type="cosine",
         # Below 1 it is a share of the steps.
         warmup_steps=training.warmup_ratio,
+        optim=OPTIMIZERS[memory.optimizer],
         # One evaluation and one checkpoint per epoch; the best one is what is published.
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -42,26 +63,15 @@ def settings(training: Training, checkpoints: Path, *, on_gpu: bool, bf16: bool)
         greater_is_better=False,
         seed=training.seed,
         data_seed=training.seed,
-        # The adapter's weights stay float32; they are computed in the base model's type.
-        bf16=bf16,
         use_cpu=not on_gpu,
-        # Recomputing activations saves GPU memory; a CPU has enough of it, and no time to waste.
-        gradient_checkpointing=on_gpu,
         dataloader_pin_memory=on_gpu,
-        logging_steps=1,
+        # The engine's inputs are not those that the model's signature names.
+        remove_unused_columns=False,
+        # To tell a loss, the host waits for the GPU, which then waits for the host.
+        logging_steps=5 if on_gpu else 1,
+        logging_first_step=True,
         # A loss that is not a number must be seen, not averaged away.
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
-    )
-
-
-def as_dataset(examples: list[Example]) -> Dataset:
-    from datasets import Dataset
-
-    return Dataset.from_dict(
-        {
-            "input_ids": [example.tokens for example in examples],
-            "labels": [example.labels for example in examples],
-        }
     )
