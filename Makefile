@@ -162,6 +162,10 @@ bench-eval: $(BUILD)/venvs/ml ## Both sides from one load, against lm-eval run t
 bench-data: $(BUILD)/venvs/ml ## Near-duplicates against datasketch, and what both miss (1 minute).
 	@$(ML_PYTHON) -m tests.bench.data
 
+.PHONY: bench-train
+bench-train: $(BUILD)/venvs/ml ## The training engine beside TRL, on one GPU (18 minutes).
+	@$(ML_PYTHON) -m tests.bench.training
+
 # --- the demo ------------------------------------------------------------------------------------
 
 .PHONY: demo

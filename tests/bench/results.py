@@ -38,7 +38,7 @@ class Figure:
 
 def tell(name: str, figures: list[Figure], folder: Path = FOLDER) -> bool:
     """Print the table and write build/bench/NAME.json; whether every bound is kept."""
-    width = max(len(each.name) for each in figures)
+    width = max((len(each.name) for each in figures), default=6)
     print(f"\n{'figure':{width}}  {'value':>12}  {'unit':10}  {'must':>10}  holds")
     for each in figures:
         holds = ("yes" if each.holds else "NO") if each.must else ""

@@ -102,9 +102,7 @@ class EngineTrainer(Trainer):  # type: ignore[misc]
                 inputs = self._prepare_inputs(inputs)
                 totals[0] += summed_loss(model, inputs)
                 totals[1] += inputs["targets"].numel()
-                self.control = self.callback_handler.on_prediction_step(
-                    self.args, self.state, self.control
-                )
+                self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         total, labelled = self.accelerator.reduce(totals, "sum").tolist()
         return EvalLoopOutput(
             predictions=None,
@@ -116,4 +114,4 @@ class EngineTrainer(Trainer):  # type: ignore[misc]
 
 def summed_loss(model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
     passed = {name: value for name, value in inputs.items() if name != "real_tokens"}
-    return model(**passed)  # type: ignore[no-any-return]
+    return model(**passed)

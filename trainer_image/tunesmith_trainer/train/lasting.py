@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState
 from tunesmith.api.trainer_contract import Reason
 
 from tunesmith_trainer.failure import TrainerError
@@ -117,7 +117,7 @@ class LastingTrainer(EngineTrainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         metrics = {"eval_loss": self.mean_dev_loss()}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
+        self.control: TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics

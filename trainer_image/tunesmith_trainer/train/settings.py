@@ -72,7 +72,9 @@ def arguments(
         # 4-bit model are its weights, which DDP would send around before each forward pass.
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
-        logging_steps=1,
+        # To tell a loss, the host waits for the GPU, which then waits for the host.
+        logging_steps=5 if on_gpu else 1,
+        logging_first_step=True,
         # A loss that is not a number must be seen, not averaged away.
         logging_nan_inf_filter=False,
         report_to="none",

@@ -3,6 +3,8 @@
 The row is one sequence of all documents of a micro-batch, end to end, and ``cu_seq_lens_q`` tells
 where each begins (transformers' name for it). transformers' own way without a flash-attn wheel is a
 dense mask over the whole row: quadratic in its length, and the flash kernels do not take a mask.
+Measured on an H100: flex_attention with a block mask trains no quicker, and cuDNN's kernels for
+ragged rows take 40 times as long (torch 2.11, cuDNN 9.19).
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from tunesmith.api.trainer_contract import Reason
 
@@ -19,8 +20,6 @@ from tunesmith_trainer.failure import TrainerError
 
 #: The name under which transformers finds it.
 NAME = "tunesmith_documents"
-#: Tokens along each side of a block of scores.
-BLOCK = 128
 
 
 def register() -> str:
@@ -41,7 +40,6 @@ def attention(
     sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
-    document_mask: BlockMask | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **_: Any,
@@ -60,17 +58,11 @@ def attention(
     window = -1 if sliding_window is None else sliding_window - 1
     if cu_seq_lens_q is None or max_length_q is None:
         return causal(query, key, value, scale, window).transpose(1, 2), None
-    if document_mask is not None and window < 0 and torch.compiler.is_compiling():
-        # Compiled with the layer it is a kernel like flash's own, and quicker on Hopper.
-        result = flex_attention(
-            query, key, value, block_mask=document_mask, scale=scale, enable_gqa=True
-        )
-        return result.transpose(1, 2), None
-    rows = [each.transpose(1, 2)[0] for each in (query, key, value)]
+    query, key, value = (each.transpose(1, 2)[0] for each in (query, key, value))
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        result, _, _ = flash(*rows, cu_seq_lens_q, max_length_q, scale, window)
+        result, _, _ = flash(query, key, value, cu_seq_lens_q, max_length_q, scale, window)
     else:
-        result = document_by_document(*rows, cu_seq_lens_q, scale, window)
+        result = document_by_document(query, key, value, cu_seq_lens_q, scale, window)
     return result[None], None
 
 
@@ -79,14 +71,9 @@ def document_by_document(
 ) -> Tensor:
     """For CPUs: [tokens, heads, width] in and out."""
     lengths = starts.diff().tolist()
-    parts = zip(*(each.split(lengths) for each in (query, key, value)), strict=True)
-    return torch.cat(
-        [
-            causal(*(part.transpose(0, 1)[None] for part in document), scale, window)[0]
-            for document in parts
-        ],
-        dim=1,
-    ).transpose(0, 1)
+    batches = (each.transpose(0, 1)[None].split(lengths, dim=2) for each in (query, key, value))
+    answers = [causal(*document, scale, window)[0] for document in zip(*batches, strict=True)]
+    return torch.cat(answers, dim=1).transpose(0, 1)
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, scale: float, window: int) -> Tensor:
@@ -102,47 +89,10 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scale: float, window: int)
     )
 
 
-# --- on the GPU, compiled ------------------------------------------------------------------------
-
-
-def document_mask(starts: Tensor, tokens: int) -> BlockMask:
-    """Which blocks of a row's scores are computed, and which of those token by token.
-
-    A row's documents are numbered in their order, so that the first and the last of a block tell
-    about all that are in it. ``tokens`` is a multiple of BLOCK.
-    """
-    numbers = torch.searchsorted(
-        starts[1:], torch.arange(tokens, device=starts.device, dtype=starts.dtype), right=True
-    )
-    first, last = numbers[::BLOCK], numbers[BLOCK - 1 :: BLOCK]
-    block = torch.arange(tokens // BLOCK, device=starts.device)
-    earlier = block[:, None] > block
-    seen = (earlier | (block[:, None] == block)) & (first[:, None] <= last)
-    whole = earlier & (first == last[:, None])
-
-    def same_document(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & (numbers[query] == numbers[key])
-
-    return BlockMask.from_kv_blocks(
-        *in_order(seen & ~whole),
-        *in_order(whole),
-        BLOCK_SIZE=BLOCK,
-        mask_mod=same_document,
-        seq_lengths=(tokens, tokens),
-    )
-
-
-def in_order(wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """How many blocks each block of queries needs, and which: [1, 1, n] and [1, 1, n, n]."""
-    count = wanted.sum(-1, dtype=torch.int32)
-    order = wanted.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
-    return count[None, None], order.to(torch.int32)[None, None]
-
-
 # --- on the GPU ----------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("tunesmith::flash_documents", mutates_args=())
+@torch.library.custom_op("tunesmith::flash_documents", mutates_args=())  # type: ignore[untyped-decorator]
 def flash(
     query: Tensor,
     key: Tensor,
@@ -174,7 +124,7 @@ def flash(
     return result, sums, state
 
 
-@flash.register_fake
+@flash.register_fake  # type: ignore[untyped-decorator]
 def _shapes(
     query: Tensor,
     key: Tensor,
@@ -191,7 +141,7 @@ def _shapes(
     )
 
 
-@torch.library.custom_op("tunesmith::flash_documents_gradients", mutates_args=())
+@torch.library.custom_op("tunesmith::flash_documents_gradients", mutates_args=())  # type: ignore[untyped-decorator]
 def flash_gradients(
     gradient: Tensor,
     query: Tensor,
@@ -227,7 +177,7 @@ def flash_gradients(
     return of_query, of_key, of_value
 
 
-@flash_gradients.register_fake
+@flash_gradients.register_fake  # type: ignore[untyped-decorator]
 def _gradient_shapes(
     gradient: Tensor,
     query: Tensor,
@@ -250,9 +200,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _gradients(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Any, ...]:
-    gradients = flash_gradients(
-        gradient, *ctx.saved_tensors, ctx.longest, ctx.scale, ctx.window
-    )
+    gradients = flash_gradients(gradient, *ctx.saved_tensors, ctx.longest, ctx.scale, ctx.window)
     return *gradients, None, None, None, None
 
 

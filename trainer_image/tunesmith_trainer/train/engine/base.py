@@ -33,7 +33,7 @@ def load(
         bnb_4bit_compute_dtype=dtype,
     )
     try:
-        return AutoModelForCausalLM.from_pretrained(  # type: ignore[no-any-return]
+        return AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=attention.register(),

@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tunesmith_trainer.train.engine import attention
-
 #: Bytes of the logits of one piece.
 PIECE_BYTES = 512 * 2**20
 
@@ -39,9 +37,6 @@ def answer_with_loss(model: nn.Module) -> None:
         if targets is None or target_positions is None:
             return forward(*arguments, **inputs)
         passed = {name: value for name, value in inputs.items() if name not in ANSWERS}
-        tokens = passed["input_ids"].shape[1]
-        if targets.is_cuda and tokens % attention.BLOCK == 0:
-            passed["document_mask"] = attention.document_mask(passed["cu_seq_lens_q"], tokens)
         hidden = self.base_model(**passed, use_cache=False).last_hidden_state
         rows = hidden.reshape(-1, hidden.shape[-1])[target_positions]
         return summed_loss(rows, self.get_output_embeddings().weight, targets)
@@ -55,10 +50,10 @@ ANSWERS = frozenset({"labels", "logits_to_keep"})
 
 def summed_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Sum of the cross-entropies of hidden [n, width] @ weight [vocabulary, width]ᵀ; 32-bit."""
-    return SummedLoss.apply(hidden, weight, targets)  # type: ignore[no-any-return,no-untyped-call]
+    return SummedLoss.apply(hidden, weight, targets)
 
 
-class SummedLoss(torch.autograd.Function):
+class SummedLoss(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -72,9 +67,9 @@ class SummedLoss(torch.autograd.Function):
             wanted = of_hidden or of_weight
             loss, gradient = piece_of_loss(hidden.is_cuda)(logits, targets[part], wanted)
             total += loss
-            if of_hidden:
+            if gradient is not None and of_hidden:
                 torch.mm(gradient, weight, out=ctx.of_hidden[part])
-            if of_weight:
+            if gradient is not None and of_weight:
                 ctx.of_weight.addmm_(gradient.T, hidden[part])
             del logits, gradient
         return total

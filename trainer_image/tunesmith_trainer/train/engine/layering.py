@@ -30,7 +30,7 @@ def checkpoint(model: nn.Module, policy: ActivationCheckpointing, *, dropout: bo
     the MLP's last and largest matrix.
     """
     for number, layer in enumerate(decoder_layers(model)):
-        original = getattr(type(layer), ORIGINAL, type(layer))
+        original: type = getattr(type(layer), ORIGINAL, type(layer))
         again = policy is ActivationCheckpointing.FULL or (
             policy is ActivationCheckpointing.PARTIAL and number % 2 == 0
         )

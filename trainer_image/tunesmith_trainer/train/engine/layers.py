@@ -66,12 +66,12 @@ def keep_nf4(owner: nn.Module, layer: Linear4bit) -> None:
         owner.register_buffer(name, tensor, persistent=False)
 
 
-class QuickForward(nn.Module):
+class QuickForward(nn.Module):  # type: ignore[misc]
     """Mixed into PEFT's classes, whose other methods (merge, unload, state) stay as they are."""
 
     def forward(self, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
         if self.disable_adapters or self.merged or arguments or named:
-            return super().forward(x, *arguments, **named)  # type: ignore[no-any-return]
+            return super().forward(x, *arguments, **named)
         name = self.active_adapters[0]
         flat = x.reshape(-1, x.shape[-1])
         result = adapted(self, name, flat)
@@ -81,7 +81,7 @@ class QuickForward(nn.Module):
         return result.view(*x.shape[:-1], result.shape[-1])
 
 
-class QuickFrozenLinear(nn.Module):
+class QuickFrozenLinear(nn.Module):  # type: ignore[misc]
     """A 4-bit layer without an adapter."""
 
     in_features: int

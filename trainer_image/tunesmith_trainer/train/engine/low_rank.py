@@ -29,9 +29,6 @@ class Dropout:
     kept: Tensor
     factor: float
 
-    def of(self, x: Tensor) -> Tensor:
-        return x * self.kept * self.factor
-
 
 def drop(x: Tensor, rate: float) -> Dropout:
     return Dropout(torch.rand_like(x, dtype=torch.float32) >= rate, 1 / (1 - rate))
@@ -52,13 +49,13 @@ def low_rank_product(
     """
     # An operation of its own: where activations are computed again for the backward pass, this is
     # all of a layer's last product that is.
-    source = x.detach() if dropout is None else dropout.of(x.detach())
-    low = source @ a.detach().to(x.dtype).T
     kept, factor = (None, 1.0) if dropout is None else (dropout.kept, dropout.factor)
+    source = x.detach() if kept is None else x.detach() * kept * factor
+    low = source @ a.detach().to(x.dtype).T
     return _with_update(x, low, kept, factor, weight, scales, a, b, scaling)
 
 
-@torch.library.custom_op("tunesmith::with_low_rank_update", mutates_args=())
+@torch.library.custom_op("tunesmith::with_low_rank_update", mutates_args=())  # type: ignore[untyped-decorator]
 def _with_update(
     x: Tensor,
     low: Tensor,
@@ -75,7 +72,7 @@ def _with_update(
     return result.addmm_(low, b.to(x.dtype).T, alpha=scaling)
 
 
-@_with_update.register_fake
+@_with_update.register_fake  # type: ignore[untyped-decorator]
 def _shape(
     x: Tensor,
     low: Tensor,
@@ -90,53 +87,51 @@ def _shape(
     return x.new_empty(x.shape[0], b.shape[0])
 
 
-@torch.library.custom_op("tunesmith::low_rank_gradients", mutates_args=())
+@torch.library.custom_op("tunesmith::low_rank_gradients", mutates_args=())  # type: ignore[untyped-decorator]
 def low_rank_gradients(
     gradient: Tensor,
     x: Tensor,
     low: Tensor,
+    kept: Tensor | None,
+    factor: float,
     weight: Tensor,
     scales: Sequence[Tensor],
     a: Tensor,
     b: Tensor,
     scaling: float,
-    together: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, x', A and B. ``together``: x' is x, whose gradient is then whole."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, A and B."""
     a_copy, b_copy = a.to(gradient.dtype), b.to(gradient.dtype)
     down = gradient @ b_copy
     through = gradient @ dense(weight, scales, b.shape[0], a.shape[1], gradient.dtype)
-    if together:
+    if kept is None:
+        source = x
         through.addmm_(down, a_copy, alpha=scaling)
-        through_dropped = gradient.new_empty(0)
     else:
-        through_dropped = (down @ a_copy).mul_(scaling)
+        # Here and not before: the compiler would keep the values after dropout, twice a byte each.
+        source = (x * kept).mul_(factor)
+        through.add_((down @ a_copy).mul_(kept), alpha=scaling * factor)
     return (
         through,
-        through_dropped,
-        summed(down.T, x, a.dtype).mul_(scaling),
+        summed(down.T, source, a.dtype).mul_(scaling),
         summed(gradient.T, low, b.dtype).mul_(scaling),
     )
 
 
-@low_rank_gradients.register_fake
+@low_rank_gradients.register_fake  # type: ignore[untyped-decorator]
 def _gradient_shapes(
     gradient: Tensor,
     x: Tensor,
     low: Tensor,
+    kept: Tensor | None,
+    factor: float,
     weight: Tensor,
     scales: Sequence[Tensor],
     a: Tensor,
     b: Tensor,
     scaling: float,
-    together: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        x.new_empty(x.shape),
-        x.new_empty(0) if together else x.new_empty(x.shape),
-        a.new_empty(a.shape),
-        b.new_empty(b.shape),
-    )
+) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), a.new_empty(a.shape), b.new_empty(b.shape)
 
 
 def summed(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
@@ -153,13 +148,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     x, low, kept, weight, a, b, *scales = ctx.saved_tensors
-    dropout = None if kept is None else Dropout(kept, ctx.factor)
-    source = x if dropout is None else dropout.of(x)
-    through, through_dropped, of_a, of_b = low_rank_gradients(
-        gradient, source, low, weight, scales, a, b, ctx.scaling, dropout is None
+    through, of_a, of_b = low_rank_gradients(
+        gradient, x, low, kept, ctx.factor, weight, scales, a, b, ctx.scaling
     )
-    if dropout is not None:
-        through = through + dropout.of(through_dropped)
     return through, None, None, None, None, [None] * len(scales), of_a, of_b, None
 
 

@@ -7,6 +7,7 @@ here: there is no GPU of its kind in this repository's tests.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def prepare_model(
-    folder: Path, uri: str, settings: EngineSettings
-) -> PeftModel | PreTrainedModel:
+def prepare_model(folder: Path, uri: str, settings: EngineSettings) -> PeftModel | PreTrainedModel:
     """Unsloth's model, adapted. Raises TrainerError where Unsloth is missing or cannot do it."""
     unsloth = require_unsloth()
     if settings.method.is_dora:
@@ -58,7 +57,7 @@ def prepare_model(
 
 def require_unsloth() -> Any:
     try:
-        import unsloth
+        unsloth = import_module("unsloth")
     except (ImportError, NotImplementedError, RuntimeError) as error:
         # Without a GPU it raises an error of another kind as it is imported.
         raise TrainerError(

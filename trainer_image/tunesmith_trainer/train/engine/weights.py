@@ -43,7 +43,7 @@ def dense(
     )
 
 
-@torch.library.custom_op("tunesmith::frozen_product", mutates_args=())
+@torch.library.custom_op("tunesmith::frozen_product", mutates_args=())  # type: ignore[untyped-decorator]
 def frozen_product(
     x: Tensor, weight: Tensor, scales: Sequence[Tensor], rows: int, columns: int, backwards: bool
 ) -> Tensor:
@@ -52,7 +52,7 @@ def frozen_product(
     return x @ matrix if backwards else x @ matrix.T
 
 
-@frozen_product.register_fake
+@frozen_product.register_fake  # type: ignore[untyped-decorator]
 def _shape(
     x: Tensor, weight: Tensor, scales: Sequence[Tensor], rows: int, columns: int, backwards: bool
 ) -> Tensor:
@@ -66,9 +66,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradient(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     weight, *scales = ctx.saved_tensors
-    through = frozen_product(
-        gradient, weight, scales, ctx.rows, ctx.columns, not ctx.backwards
-    )
+    through = frozen_product(gradient, weight, scales, ctx.rows, ctx.columns, not ctx.backwards)
     return through, None, [None] * len(scales), None, None, None
 
 
