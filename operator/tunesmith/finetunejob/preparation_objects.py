@@ -22,8 +22,9 @@ from tunesmith.settings import Settings
 
 Object = dict[str, Any]
 
-#: Enough to count the tokens of some hundred thousand examples.
-DEFAULT_CPU, DEFAULT_MEMORY = "1", "4Gi"
+#: Enough to count the tokens of some hundred thousand examples. CPU is not limited: this is only
+#: what a node must have left, and a whole core would keep jobs waiting for each other.
+DEFAULT_CPU, DEFAULT_MEMORY = "250m", "4Gi"
 
 
 def preparation_job(job: FineTuneJob, start: Start, settings: Settings) -> list[Object]:

@@ -50,7 +50,7 @@ def test_a_new_job_first_has_its_data_prepared() -> None:
 def test_the_preparation_asks_for_no_gpu_and_for_little_else() -> None:
     (container,) = created_job(new(resources={"gpus": 8}))["spec"]["template"]["spec"]["containers"]
     assert container["resources"] == {
-        "requests": {"cpu": "1", "memory": "4Gi"},
+        "requests": {"cpu": "250m", "memory": "4Gi"},
         "limits": {"memory": "4Gi"},
     }
 
