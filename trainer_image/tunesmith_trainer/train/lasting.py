@@ -55,10 +55,21 @@ class EpochLoader(DataLoader[Any]):  # type: ignore[misc]
         self.batch_sampler.set_epoch(epoch)
 
 
+def as_it_is(model: Any, **_: Any) -> Any:
+    return model
+
+
 class LastingTrainer(EngineTrainer):
     """Set ``checkpoints`` before training; without it nothing is saved."""
 
     checkpoints: Checkpoints | None = None
+
+    def create_optimizer(self, *arguments: Any, **named: Any) -> Any:
+        """The step before accelerate wraps the model, which one that is sharded already needs not.
+        transformers knows that from 5.19 on only; before, accelerate would refuse it on GPUs."""
+        if is_sharded(self.model):
+            self.accelerator.prepare_model = as_it_is
+        return super().create_optimizer(*arguments, **named)
 
     # --- which data -------------------------------------------------------------------------------
 
