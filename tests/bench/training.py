@@ -5,7 +5,7 @@ A randomly initialised Llama of 8B's shape, adapters of rank 16 on all seven pro
 from a disk. Each cell runs in a process of its own and adds its result to $OUT/train-cells.json
 (or build/bench), so that several calls share the work:
 
-    python -m tests.bench.training                      # every cell: 14 minutes on an H100
+    python -m tests.bench.training                      # every cell: 18 minutes on an H100
     python -m tests.bench.training --cells 'lora*,peak' # some, by pattern
     python -m tests.bench.training --cells none         # the table of what is measured so far
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tunesmith.api.method import Lora, Method
+from tunesmith.api.training import Backend
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -14,7 +15,12 @@ pytest.importorskip("peft")
 from tunesmith_trainer.data.chat import IGNORED, Example  # noqa: E402
 from tunesmith_trainer.train.engine import attention, base, head  # noqa: E402
 from tunesmith_trainer.train.engine.build import equip  # noqa: E402
-from tunesmith_trainer.train.engine.packing import Collator, rows_of  # noqa: E402
+from tunesmith_trainer.train.engine.packing import (  # noqa: E402
+    Collator,
+    PaddedCollator,
+    feeding,
+    rows_of,
+)
 from tunesmith_trainer.train.engine.settings import EngineSettings  # noqa: E402
 
 LENGTH = 48
@@ -75,6 +81,34 @@ def test_the_loss_is_the_librarys(tiny_model: Path) -> None:
                 )
             )
     assert total == pytest.approx(expected, rel=1e-5)
+
+
+def test_padded_documents_have_the_loss_of_packed_ones(tiny_model: Path) -> None:
+    """For models whose attention is not ours: Unsloth's."""
+    model, examples = model_of(tiny_model).eval(), documents(6, seed=3)
+    padded = PaddedCollator()([[each] for each in examples])
+    assert padded.pop("real_tokens") == sum(len(each.tokens) for each in examples)
+    assert padded["attention_mask"].sum(1).tolist() == [len(each.tokens) for each in examples]
+    with torch.no_grad():
+        found, expected = (float(model(**each)) for each in (padded, batch_of(examples)))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_rows_are_packed_for_our_attention_only() -> None:
+    examples = documents(40)
+    for backend, packing, kind in (
+        (Backend.TUNESMITH, True, Collator),
+        (Backend.TUNESMITH, False, Collator),
+        (Backend.UNSLOTH, True, PaddedCollator),
+    ):
+        settings = EngineSettings(backend=backend, max_length=LENGTH, compile=True)
+        rows, held_out, collator = feeding(examples, examples[:3], settings, 4, packing=packing)
+        assert isinstance(collator, kind)
+        packed = backend is Backend.TUNESMITH and packing
+        assert (len(rows) < len(examples)) == packed
+        assert sum(len(held_out[each]) for each in range(len(held_out))) == 3
+        if isinstance(collator, Collator):
+            assert collator.tokens == (4 * LENGTH if packed else None)
 
 
 def test_the_loss_in_pieces_has_the_gradients_of_the_loss_as_a_whole(

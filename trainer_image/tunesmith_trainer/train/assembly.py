@@ -29,7 +29,7 @@ def build_trainer(
     """A trainer that has not trained yet. Raises TrainerError if the model cannot be used."""
     from transformers import PrinterCallback
 
-    from tunesmith_trainer.train.engine.packing import Collator, rows_of
+    from tunesmith_trainer.train.engine.packing import feeding
     from tunesmith_trainer.train.forgiving import reporting_callbacks
     from tunesmith_trainer.train.lasting import LastingTrainer
     from tunesmith_trainer.train.settings import arguments, engine_settings
@@ -38,17 +38,17 @@ def build_trainer(
     on_gpu = machine.device().type == "cuda"
     training, memory = plan.training, plan.memory
     settings = engine_settings(memory, plan.lora, training, plan.backend, on_gpu=on_gpu)
-    length = training.max_length
-    # Compiled code is for one shape: rows of a micro-batch are filled up, by a per cent or two.
-    fixed = length * memory.micro_batch_size if settings.compile and training.packing else None
+    train_rows, held_out_rows, collator = feeding(
+        train, dev, settings, memory.micro_batch_size, packing=training.packing
+    )
     # First: it meets the other processes.
     given = arguments(training, memory, scratch, on_gpu=on_gpu, name=plan.owner)
     trainer = LastingTrainer(
         model=trainable_model(plan, base_folder, settings),
         args=given,
-        collator=Collator(length, fixed),
-        train_rows=rows_of(train, length, packing=training.packing),
-        held_out_rows=rows_of(dev, length, packing=training.packing),
+        collator=collator,
+        train_rows=train_rows,
+        held_out_rows=held_out_rows,
     )
     trainer.remove_callback(PrinterCallback)
     for callback in reporting_callbacks(report_to):

@@ -14,7 +14,7 @@ import torch
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from tunesmith_trainer.train.engine.packing import Collator, Rows
+from tunesmith_trainer.train.engine.packing import Collator, PaddedCollator, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ class EngineTrainer(Trainer):  # type: ignore[misc]
         self,
         model: PeftModel | PreTrainedModel,
         args: TrainingArguments,
-        collator: Collator,
+        collator: Collator | PaddedCollator,
         train_rows: Rows,
         held_out_rows: Rows | None = None,
         callbacks: Sequence[TrainerCallback] = (),

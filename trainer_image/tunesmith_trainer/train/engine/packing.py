@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from tunesmith.api.training import Backend
 
 from tunesmith_trainer.data.chat import IGNORED, Example
+from tunesmith_trainer.train.engine.settings import EngineSettings
 
 #: A row: documents in tokens, each with its labels.
 Row = list[Example]
@@ -59,6 +61,54 @@ def rows_of(examples: Sequence[Example], length: int, *, packing: bool) -> Rows:
             left = (room - size, row)
             open_rows.insert(bisect_left(open_rows, left), left)
     return Rows(rows)
+
+
+def feeding(
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    settings: EngineSettings,
+    micro_batch_size: int,
+    *,
+    packing: bool,
+) -> tuple[Rows, Rows, Collator | PaddedCollator]:
+    """Both sets in rows, and what makes micro-batches of them. Raises ValueError as ``rows_of``."""
+    unsloth = settings.backend is Backend.UNSLOTH
+    # Its attention is not ours, so no document shares a row.
+    packing = packing and not unsloth
+    train_rows = rows_of(examples, settings.max_length, packing=packing)
+    held_out_rows = rows_of(held_out, settings.max_length, packing=packing)
+    if unsloth:
+        return train_rows, held_out_rows, PaddedCollator()
+    # Compiled code is for one shape: rows of a micro-batch are filled up, by a per cent or two.
+    fixed = settings.max_length * micro_batch_size if settings.compile and packing else None
+    return train_rows, held_out_rows, Collator(settings.max_length, fixed)
+
+
+@dataclass(frozen=True)
+class PaddedCollator:
+    """One document a row, padded behind to the longest, for models whose attention is their own."""
+
+    padding_token: int = 0
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        documents = [example for row in rows for example in row]
+        sizes = np.array([len(each.tokens) for each in documents])
+        shape = len(documents), int(sizes.max())
+        token_ids = np.full(shape, self.padding_token, dtype=np.int64)
+        labels = np.full(shape, IGNORED, dtype=np.int64)
+        for row, document in enumerate(documents):
+            token_ids[row, : sizes[row]] = document.tokens
+            labels[row, 1 : sizes[row]] = document.labels[1:]
+        labelled = np.flatnonzero(labels != IGNORED)
+        return {
+            "input_ids": torch.from_numpy(token_ids),
+            "attention_mask": torch.from_numpy(
+                (np.arange(shape[1]) < sizes[:, None]).astype(np.int64)
+            ),
+            "target_positions": torch.from_numpy(labelled - 1),
+            "targets": torch.from_numpy(labels.ravel()[labelled]),
+            "real_tokens": int(sizes.sum()),
+        }
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tunesmith.api.method import Method
 from tunesmith.api.trainer_contract import Reason
 
 from tunesmith_trainer.failure import TrainerError, first_line
+from tunesmith_trainer.train.engine import head
 from tunesmith_trainer.train.engine.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def prepare_model(folder: Path, uri: str, settings: EngineSettings) -> PeftModel
         full_finetuning=settings.method is Method.FULL,
         local_files_only=True,
     )
+    head.answer_with_loss(model)
     if settings.method is Method.FULL:
         return model
     lora = settings.lora
