@@ -58,15 +58,15 @@ def write_file(path: str, content: str) -> Callable[[Kubectl], None]:
     return mend
 
 
-def copy_in(kubectl: Kubectl, files: dict[str, bytes]) -> None:
-    """Write files into the claim ``library``."""
+def copy_in(kubectl: Kubectl, files: dict[str, bytes], claim_name: str = "library") -> None:
+    """Write files into a claim."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as packed:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o644
             packed.addfile(entry, io.BytesIO(content))
-    unpack = ["exec", "-i", "loader", "--", "tar", "-x", "--no-same-owner", "-C", "/library"]
+    unpack = ["exec", "-i", "loader", "--", "tar", "-x", "--no-same-owner", "-C", f"/{claim_name}"]
     kubectl.run(*unpack, stdin=archive.getvalue())
 
 
@@ -157,8 +157,9 @@ def finetunejob(fault: Fault) -> Object:
         "resources": {"gpus": 0, "memory": "2Gi"},
         **fault.changes,
     }
-    # The hub's cache lies on the claim, as in a cluster without a way out.
-    cache = {"name": "HF_HUB_CACHE", "value": "/mnt/claims/library/hub"}
+    # The hub's cache lies on the output's claim, which the pods of every stage mount, as in a
+    # cluster without a way out.
+    cache = {"name": "HF_HUB_CACHE", "value": "/mnt/claims/adapters/hub"}
     template = spec.setdefault("podTemplate", {})
     template["env"] = [cache, {"name": "HF_HUB_OFFLINE", "value": "1"}]
     return {
@@ -191,13 +192,13 @@ def faulty() -> Iterator[Kubectl]:
         kubectl,
         {
             **model_files("models/tiny"),
-            **model_files(cached),
-            "hub/models--team--tiny/refs/main": REVISION.encode(),
             "rows.jsonl": GOOD_ROWS.encode(),
             "empty.jsonl": b"",
             "malformed.jsonl": f"{GOOD_LINES[0]}{GOOD_LINES[1]}not json at all\n".encode(),
         },
     )
+    head = {"hub/models--team--tiny/refs/main": REVISION.encode()}
+    copy_in(kubectl, {**model_files(cached), **head}, "adapters")
     for fault in FAULTS:
         kubectl.apply(finetunejob(fault))
     yield kubectl
