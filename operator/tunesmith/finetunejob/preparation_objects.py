@@ -85,16 +85,13 @@ def config_maps_read(job: FineTuneJob) -> list[str]:
 def evaluation_sets(job: FineTuneJob) -> list[tuple[Source, DatasetFormat]]:
     """Files that training must share no text with: those named, and what the job itself will ask.
 
-    Only those on claims and in ConfigMaps; a benchmark's questions are not a file that is there,
-    and multiple-choice questions are no conversations.
+    Only those on claims and in ConfigMaps; a benchmark's questions are not a file that is there.
     """
     named = [(uri, DatasetFormat.AUTO) for uri in job.spec.dataset.decontaminate_against]
     asked = [
         (suite.dataset.uri, _FORMATS.get(suite.dataset.format, DatasetFormat.AUTO))
         for suite in job.spec.evaluation.suites
-        if suite.dataset
-        and suite.dataset.format is not QuestionFormat.MULTIPLE_CHOICE
-        and parse_location(suite.dataset.uri).scheme in _ON_VOLUMES
+        if suite.dataset and parse_location(suite.dataset.uri).scheme in _ON_VOLUMES
     ]
     sets = dict(named + asked).items()
     return [(Source(uri, Role.DATASET), format_) for uri, format_ in sets]

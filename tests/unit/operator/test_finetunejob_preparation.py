@@ -91,6 +91,7 @@ def test_training_must_share_no_text_with_what_it_is_evaluated_on() -> None:
         "pvc://tests/set.jsonl": "Auto",
         "pvc://data/own.jsonl": "Alpaca",
         "configmap://small/rows.jsonl": "Auto",
+        "pvc://data/quiz": "Auto",
     }
     volumes = created_job(made)["spec"]["template"]["spec"]["volumes"]
     claims = [each.get("persistentVolumeClaim", {}).get("claimName") for each in volumes]

@@ -158,6 +158,25 @@ def test_the_held_out_rows_are_those_that_the_evaluation_computes_from_the_file(
     assert lines("prompt-examples.jsonl") == [each.to_line() for each in chosen]
 
 
+def test_multiple_choice_questions_are_kept_out_of_training(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = different(40)
+    write(tmp_path / "all.jsonl", rows)
+    read = read_dataset(tmp_path / "all.jsonl", PlannedDataset(uri="x"))
+    split = split_and_deduplicate(read, HeldOut(fraction=0.2))
+    leaked = split.train[0]
+    quiz = {"question": leaked.question[0].content, "choices": ["yes", "no"], "answer": "A"}
+    write(tmp_path / "quiz.jsonl", [quiz])
+    outcome, _ = run(
+        tiny_model,
+        tmp_path,
+        rows,
+        decontaminateAgainst=[{"uri": "pvc://quiz", "path": str(tmp_path / "quiz.jsonl")}],
+    )
+    assert outcome.dataset.contaminated_rows == 1
+
+
 def test_every_row_is_accounted_for(tiny_model: Path, tmp_path: Path) -> None:
     rows = different(60)
     longer = [row(sentence(500 + seed, 30), "yes") for seed in range(5)]

@@ -34,6 +34,7 @@ from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.lineage import hub_revision
 from tunesmith_trainer.output import open_output, staged
 from tunesmith_trainer.prepare.cleaning import Cleaned, clean
+from tunesmith_trainer.prepare.evaluation_sets import evaluation_sets
 from tunesmith_trainer.prepare.memory import memory_plan
 from tunesmith_trainer.prepare.prepared import (
     Prepared,
@@ -47,7 +48,6 @@ from tunesmith_trainer.progress import ProgressBoard
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = "held-out"
 #: The smallest dataset that is taken, half of it held out.
 MINIMUM_TRAIN_ROWS = 5
 
@@ -105,20 +105,6 @@ class RowPlaces:
 
     def of(self, row: Conversation) -> str:
         return f"row {self._numbers[row]} of {self._file}"
-
-
-def evaluation_sets(plan: PreparationPlan, split: Split) -> dict[str, list[Conversation]]:
-    """What training may share no text with, by name.
-
-    A suite that asks rows of the dataset itself asks the held-out ones.
-    """
-    sets = {HELD_OUT: split.held_out}
-    for each in plan.decontaminate_against:
-        if each.uri == plan.dataset.uri:
-            continue
-        path = sources.dataset_file(each, "dataset.decontaminateAgainst")
-        sets[each.uri] = read_dataset(path, each)
-    return sets
 
 
 def require_rows(train: list[Conversation], split: Split, cleaned: Cleaned) -> None:
