@@ -17,6 +17,7 @@ from tunesmith.memory_planner.model_shape import ModelShape, read_shape
 from tunesmith.memory_planner.throughput import tokens_per_second
 
 from tests.unit.operator.measured_peaks import (
+    AFTERWARDS,
     FULL,
     OF_OUR_ENGINE,
     OF_PROTOTYPES,
@@ -33,13 +34,20 @@ ORDER = (OFF, PARTIAL, FULL)
 # Predictions against measurements
 
 
-#: What the issue allows is 8%; a tensor that is forgotten would hide in that.
+#: A tensor that is forgotten would hide in more.
 CLOSE = 0.02
+#: Sums of buffers that no plan knows: those of NCCL, of parts that are gathered early.
+UNSEEN = 0.03
 
 
 @pytest.mark.parametrize("measured", OF_OUR_ENGINE, ids=lambda measured: measured.name)
 def test_a_predicted_peak_is_within_two_percent_of_the_measured_one(measured: Measured) -> None:
     assert predict(measured.shape, measured.setup).peak == pytest.approx(measured.bytes, rel=CLOSE)
+
+
+@pytest.mark.parametrize("measured", AFTERWARDS, ids=lambda measured: measured.name)
+def test_settings_that_the_planner_was_not_made_from_are_predicted_too(measured: Measured) -> None:
+    assert predict(measured.shape, measured.setup).peak == pytest.approx(measured.bytes, rel=UNSEEN)
 
 
 @pytest.mark.parametrize("measured", OF_PROTOTYPES, ids=lambda measured: measured.name)
