@@ -1,8 +1,9 @@
 """Plays the trainer inside a pod: keeps its contract with the operator, and trains nothing.
 
 A fake, because the tests that use it are about the operator, the API server and the kubelet: what
-happens to Jobs, pods and names. It runs until the file ``finish-JOB`` lies beside the results, and
-leaves the file ``stopped-JOB`` when it is told to stop. PLAYED says how it fails, if at all.
+happens to Jobs, pods and names. It leaves the file ``trains-JOB`` beside the results, runs until
+``finish-JOB`` lies there, and leaves ``stopped-JOB`` when it is told to stop. PLAYED says how it
+fails, if at all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import time
 from pathlib import Path
 from types import FrameType
 
+# As the real trainer does: until a handler is there, a container's first process loses SIGTERM.
+signal.signal(signal.SIGTERM, lambda *_: os._exit(13))
+
+# ruff: noqa: E402
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.finetunejob import Artifact, Progress, TrainingPhase
 from tunesmith.api.memory import ActivationCheckpointing, MemoryPlan, Optimizer
@@ -111,6 +116,7 @@ def wait_for_the_end(job: str) -> None:
         sys.exit(ExitCode.PREEMPTED)
 
     signal.signal(signal.SIGTERM, stop)
+    (RESULTS / f"trains-{job}").touch()
     while not (RESULTS / f"finish-{job}").exists():
         time.sleep(0.1)
 

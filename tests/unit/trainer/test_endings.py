@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tunesmith_trainer
 from tunesmith.api.objects import FailureClass
 from tunesmith.api.trainer_contract import (
     TERMINATION_LIMIT_BYTES,
@@ -145,3 +146,21 @@ def test_sigterm_is_preemption(tmp_path: Path) -> None:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_a_pod_that_is_stopped_while_its_libraries_load_goes_at_once(tmp_path: Path) -> None:
+    """The entry is the real one; what it loads is played, so that it never gets past that."""
+    package = tmp_path / "tunesmith_trainer"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_bytes(
+        Path(tunesmith_trainer.__path__[0], "__main__.py").read_bytes()
+    )
+    (package / "main.py").write_text("import time\nprint('loads', flush=True)\ntime.sleep(60)\n")
+    pod = subprocess.Popen(
+        [sys.executable, "-m", "tunesmith_trainer"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert pod.stdout
+    assert pod.stdout.readline() == "loads\n"
+    pod.send_signal(signal.SIGTERM)
+    assert pod.wait(timeout=30) == ExitCode.PREEMPTED
