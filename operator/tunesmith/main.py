@@ -119,7 +119,7 @@ async def dispatch(cluster: Cluster, pods: PodHttp, chosen: Settings, key: Key) 
 async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     """Wait for the lease, then watch and reconcile until told to stop."""
     cluster = await Cluster.connect()
-    await _require_definitions(cluster)
+    await _require_definitions(cluster, chosen)
     pods = PodHttp()
     queue = WorkQueue(
         partial(dispatch, cluster, pods, chosen), chosen.workers, chosen.resync.total_seconds()
@@ -138,11 +138,11 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
         await cluster.close()
 
 
-async def _require_definitions(cluster: Cluster) -> None:
+async def _require_definitions(cluster: Cluster, chosen: Settings) -> None:
     """kopf would never notice a kind that is installed later: better to be started again."""
     for kind in Kind:
         try:
-            await cluster.list(str(kind), None)
+            await cluster.list(str(kind), next(iter(chosen.namespaces), None))
         except ApiError as error:
             if error.not_found:
                 raise SystemExit(f"the CustomResourceDefinition of {kind} is missing") from error
@@ -158,7 +158,8 @@ async def _watch(queue: WorkQueue, chosen: Settings) -> None:
         registry=registry(queue),
         settings=configuration,
         standalone=True,
-        clusterwide=True,
+        clusterwide=not chosen.namespaces,
+        namespaces=chosen.namespaces,
     )
 
 

@@ -36,6 +36,8 @@ class Settings:
     #: Sidecar and proxy of serving pods run from the operator's image.
     operator_image: str
     operator_namespace: str
+    #: The namespaces that are looked after; empty: all.
+    namespaces: tuple[str, ...] = ()
     image_pull_policy: str = "IfNotPresent"
     #: Memory of one GPU of this cluster, for jobs that do not say.
     gpu_memory: str = "80Gi"
@@ -72,6 +74,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         serving_image=required("SERVING_IMAGE"),
         operator_image=required("OPERATOR_IMAGE"),
         operator_namespace=environment.get("TUNESMITH_NAMESPACE") or _own_namespace(),
+        namespaces=tuple(environment.get("TUNESMITH_NAMESPACES", "").split()),
         gpu_memory=_gpu_memory(environment),
         prometheus_address=environment.get("TUNESMITH_PROMETHEUS_ADDRESS", ""),
         general_knowledge=_general_knowledge(environment),
