@@ -115,7 +115,7 @@ def outdated_children(jobs: list[Object], start: Start | None) -> list[tuple[str
 def children_of(job: Object) -> list[tuple[str, str]]:
     """A Job and what was made with it, by kind and name."""
     is_group = job.get("spec", {}).get("completionMode") == "Indexed"
-    kinds = ("Job", "ConfigMap", "Service") if is_group else ("Job", "ConfigMap")
+    kinds = ("Job", "Service") if is_group else ("Job",)
     return [(kind, job["metadata"]["name"]) for kind in kinds]
 
 

@@ -18,6 +18,8 @@ COUNTED_FAILURES = f"{GROUP}/counted-failures"
 ADJUSTMENTS = f"{GROUP}/adjustments"
 #: How the training of this attempt fits into memory, as JSON.
 MEMORY_PLAN = f"{GROUP}/memory-plan"
+#: On the pods of trainer Jobs: what they are to do, as JSON. The kubelet brings it into a file.
+PLAN = f"{GROUP}/plan"
 #: GPU-seconds that an attempt had used when it was suspended: its Job forgets its start then.
 GPU_SECONDS = f"{GROUP}/gpu-seconds"
 #: Which part of its owner's work a Job does.

@@ -133,8 +133,6 @@ async def _is_there(cluster: Cluster, manifest: Object) -> bool:
     if kind in ("ConfigMap", "Service"):
         found = await cluster.get(kind, metadata["namespace"], metadata["name"])
         same = [found] if found else []
-        if found and kind == "ConfigMap" and found.get("data") != manifest["data"]:
-            return await _is_replaced(cluster, found, manifest)
     else:
         same = await cluster.list(kind, metadata["namespace"], labels)
     owner = metadata["ownerReferences"][0]["uid"]
@@ -143,15 +141,6 @@ async def _is_there(cluster: Cluster, manifest: Object) -> bool:
         and owner in [other["uid"] for other in each["metadata"].get("ownerReferences", [])]
         for each in same
     )
-
-
-async def _is_replaced(cluster: Cluster, found: Object, manifest: Object) -> bool:
-    """A plan of ours that says something else was left by an attempt whose Job is gone."""
-    owners = [each["uid"] for each in found["metadata"].get("ownerReferences", [])]
-    if manifest["metadata"]["ownerReferences"][0]["uid"] not in owners:
-        return False
-    await cluster.delete("ConfigMap", manifest["metadata"]["namespace"], found["metadata"]["name"])
-    return await cluster.create(manifest) is not None
 
 
 def _age(source: Source, now: datetime) -> timedelta:

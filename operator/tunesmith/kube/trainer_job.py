@@ -1,4 +1,8 @@
-"""The batch Job that runs the trainer image for one attempt, and the plan it reads. Pure."""
+"""The batch Job that runs the trainer image for one attempt. Pure.
+
+The plan that the trainer reads is an annotation of the Job's pods: what a pod is to do cannot be
+lost, changed or left behind without it, and one write makes both.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 from tunesmith.api.objects import Kind, ObjectMeta, PodTemplate, Resources, SecretReference
 from tunesmith.api.trainer_contract import PLAN_PATH, PROGRESS_PORT, SCRATCH_FOLDER, AnyPlan
 from tunesmith.kube.attempts import Start
-from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES, child_metadata
+from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES, PLAN, child_metadata
 from tunesmith.kube.pod_spec import container_resources, pod
 from tunesmith.kube.sources import Source
 from tunesmith.kube.volumes import volumes
@@ -46,7 +50,7 @@ class TrainerJob:
     active_deadline_seconds: int | None = None
     #: Environment variables besides those of the sources.
     environment: list[Object] = field(default_factory=list)
-    #: On the Job and its plan.
+    #: On the Job.
     annotations: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     #: On the Job alone: the queue in which it waits, suspended, until it is admitted.
@@ -58,9 +62,12 @@ class TrainerJob:
     grace_seconds: int = GRACE_SECONDS
 
     def objects(self) -> list[Object]:
-        """The plan first, so that the pod never waits for it."""
+        """The Service first, so that no pod waits for it."""
         group = [self._service()] if self.nodes > 1 else []
-        return [self._plan_config_map(), *group, self._job()]
+        return [*group, self._job()]
+
+    def _pod_annotations(self) -> dict[str, str]:
+        return {**self.template.annotations, PLAN: json.dumps(self.plan.to_json())}
 
     def _metadata(self) -> Object:
         metadata = child_metadata(self.kind, self.owner, self.name)
@@ -70,15 +77,6 @@ class TrainerJob:
             **self.annotations,
         }
         return metadata
-
-    def _plan_config_map(self) -> Object:
-        return {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": self._metadata(),
-            "immutable": True,
-            "data": {PurePosixPath(PLAN_PATH).name: json.dumps(self.plan.to_json(), indent=1)},
-        }
 
     def _service(self) -> Object:
         """Gives the pods names by which they find each other, before they are ready."""
@@ -131,12 +129,10 @@ class TrainerJob:
     def _pod(self) -> Object:
         found, mounted = volumes([each.mount() for each in self.sources])
         credentials = [variable for each in self.sources for variable in each.variables()]
-        plan_volume = {"name": "plan", "configMap": {"name": self.name}}
-        plan_mount = {
-            "name": "plan",
-            "mountPath": str(PurePosixPath(PLAN_PATH).parent),
-            "readOnly": True,
-        }
+        plan = PurePosixPath(PLAN_PATH)
+        told = {"path": plan.name, "fieldRef": {"fieldPath": f"metadata.annotations['{PLAN}']"}}
+        plan_volume = {"name": "plan", "downwardAPI": {"items": [told]}}
+        plan_mount = {"name": "plan", "mountPath": str(plan.parent), "readOnly": True}
         if self.nodes > 1 or self.resources.gpus > 1:
             # NCCL moves tensors between processes through it; the default are 64 MiB.
             found.append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})
@@ -158,7 +154,7 @@ class TrainerJob:
             "volumeMounts": [plan_mount, *mounted],
         }
         return pod(
-            self.template,
+            self.template.model_copy(update={"annotations": self._pod_annotations()}),
             {
                 **child_metadata(self.kind, self.owner, "")["labels"],
                 ATTEMPT: str(self.start.number),

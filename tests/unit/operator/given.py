@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from tunesmith.api.trainer_contract import (
     TrainingOutcome,
 )
 from tunesmith.api.verdict import ConfidenceInterval
+from tunesmith.kube.labels import PLAN
 from tunesmith.settings import Settings
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -270,3 +272,8 @@ def ended(message: TerminationMessage, exit_code: int, number: int = 1, **more: 
         terminated={"exitCode": exit_code, "message": message.to_line()},
         **more,
     )
+
+
+def plan_of(job: Raw) -> Raw:
+    """What the pods of a trainer Job are told to do."""
+    return dict(json.loads(job["spec"]["template"]["metadata"]["annotations"][PLAN]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,8 +65,7 @@ def created_job(made: Plan) -> given.Raw:
 
 def created_plan(made: Plan) -> given.Raw:
     """What the trainer reads."""
-    (configuration,) = [each for each in made.create if each["kind"] == "ConfigMap"]
-    return dict(json.loads(configuration["data"]["plan.json"]))
+    return given.plan_of(created_job(made))
 
 
 def again(made: Plan, **more: Any) -> FineTuneJob:

@@ -67,8 +67,8 @@ def test_first_the_version_is_merged_and_nothing_else_is_made() -> None:
 
 def test_the_plan_of_the_merge_names_what_was_judged() -> None:
     world = World(given.adapterdeployment(strategy="Merged"), versions_of("triage", 1))
-    plan, job = world.plan().create
-    merge = json.loads(plan["data"]["plan.json"])
+    (job,) = world.plan().create
+    merge = given.plan_of(job)
     assert (merge["adapterDigest"], merge["baseModelDigest"]) == (digest(1), given.BASE_DIGEST)
     assert merge["output"]["uri"] == f"{merge['adapter']['uri']}-merged"
     (container,) = job["spec"]["template"]["spec"]["containers"]
@@ -154,7 +154,7 @@ def test_a_replica_that_does_not_serve_the_version_proves_no_merge(
     replica = world.replica(ready=ready)
     assert replica.report is not None
     world.replicas = [replace(replica, report=replica.report.model_copy(update=report))]
-    assert [each["kind"] for each in world.plan().create] == ["ConfigMap", "Job"]
+    assert [each["kind"] for each in world.plan().create] == ["Job"]
 
 
 def test_then_the_pods_roll_and_each_keeps_the_files_of_its_version() -> None:

@@ -179,9 +179,7 @@ def test_only_the_last_failed_job_is_kept_for_its_log() -> None:
     jobs = [given.batch_job(1), given.batch_job(2), given.batch_job(3)]
     assert outdated_children(jobs, Start(4, 0)) == [
         ("Job", "triage-train-1"),
-        ("ConfigMap", "triage-train-1"),
         ("Job", "triage-train-2"),
-        ("ConfigMap", "triage-train-2"),
     ]
     assert outdated_children(jobs, None) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 
 import pytest
@@ -136,8 +135,8 @@ def test_a_run_of_a_job_waits_until_the_job_has_an_adapter() -> None:
         reasons.append(succeeded.reason)
     assert reasons == ["JobNotFound", "NotTrained"]
     trained = given.finetunejob(status={"artifact": given.artifact().to_json()})
-    config_map, *_ = named_job_plan(trained).create
-    planned = json.loads(config_map["data"]["plan.json"])
+    (created,) = named_job_plan(trained).create
+    planned = given.plan_of(created)
     assert (planned["adapter"]["uri"], planned["digest"]) == (given.artifact().uri, given.DIGEST)
 
 

@@ -76,7 +76,7 @@ def test_a_suspended_job_leaves_the_queue_as_kueue_would_start_it_again() -> Non
     jobs = [queued({"suspend": False})]
     made = planned(seen(job(suspend=True, attempt=1), jobs, pods=[given.pod()]))
     assert not made.suspend
-    assert list(made.delete) == [("Job", "triage-train-1"), ("ConfigMap", "triage-train-1")]
+    assert list(made.delete) == [("Job", "triage-train-1")]
     assert status_of(made).state is JobState.SUSPENDED
 
 

@@ -34,7 +34,6 @@ def first(**resources: Any) -> Any:
 def test_several_nodes_are_an_indexed_job_with_a_service_of_its_name() -> None:
     made = first(gpus=8, nodes=2)
     assert names(made) == [
-        ("ConfigMap", "triage-train-1"),
         ("Service", "triage-train-1"),
         ("Job", "triage-train-1"),
     ]
@@ -44,7 +43,7 @@ def test_several_nodes_are_an_indexed_job_with_a_service_of_its_name() -> None:
 
 
 def test_the_pods_find_each_other_before_they_are_ready() -> None:
-    service = first(nodes=2).create[1]
+    service = first(nodes=2).create[0]
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
     assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": "triage-train-1"}
@@ -59,7 +58,7 @@ def test_the_plan_says_how_many_work_together_and_where_they_meet() -> None:
 
 def test_one_node_needs_no_service_and_no_meeting_point() -> None:
     made = first(gpus=4)
-    assert [kind for kind, _ in names(made)] == ["ConfigMap", "Job"]
+    assert [kind for kind, _ in names(made)] == ["Job"]
     assert "completionMode" not in created_job(made)["spec"]
     assert "rendezvous" not in created_plan(made)
     assert created_plan(made)["processesPerNode"] == 4

@@ -62,10 +62,9 @@ def ready(**spec: Any) -> Observed:
     return Observed(given.finetunejob(status=given.prepared(), evaluation=AT_ONCE, **spec))
 
 
-def test_a_job_whose_data_is_ready_gets_its_plan_and_its_first_batch_job() -> None:
+def test_a_job_whose_data_is_ready_gets_its_first_batch_job() -> None:
     made = planned(ready())
     assert [(each["kind"], each["metadata"]["name"]) for each in made.create] == [
-        ("ConfigMap", "triage-train-1"),
         ("Job", "triage-train-1"),
     ]
     assert status_of(made).state is JobState.PENDING

@@ -104,7 +104,7 @@ def test_while_it_is_measured_nothing_else_is_made() -> None:
 
 def test_off_trains_at_once_and_says_nothing() -> None:
     made = planned(Observed(job("Skip")))
-    assert kinds(made) == ["ConfigMap", "Job"]
+    assert kinds(made) == ["Job"]
     assert find(made.status.conditions, "Preflight") is None
 
 
@@ -123,7 +123,7 @@ def test_the_better_side_of_the_base_model_counts(
 ) -> None:
     made = measured("Advise", base, prompted)
     assert (condition(made).status, condition(made).reason) == (status, reason)
-    assert kinds(made) == ["ConfigMap", "Job"]
+    assert kinds(made) == ["Job"]
 
 
 def test_the_message_has_the_figures_and_what_they_are_worth() -> None:
@@ -145,7 +145,7 @@ def test_require_trains_nothing_outside_the_band_and_says_how_to(base: float) ->
 
 
 def test_require_trains_inside_the_band() -> None:
-    assert kinds(measured("Require", 75)) == ["ConfigMap", "Job"]
+    assert kinds(measured("Require", 75)) == ["Job"]
 
 
 def test_the_result_outlives_its_eval_run() -> None:
@@ -158,7 +158,7 @@ def test_the_result_outlives_its_eval_run() -> None:
 def test_what_is_observed_counts_more_than_what_is_remembered() -> None:
     first = measured("Require", 40)
     seen = Observed(job("Require", status=first.status.to_json()), eval_runs=[run(75)])
-    assert kinds(planned(seen)) == ["ConfigMap", "Job"]
+    assert kinds(planned(seen)) == ["Job"]
 
 
 def test_it_is_never_measured_again_once_training_has_begun() -> None:
@@ -166,7 +166,7 @@ def test_it_is_never_measured_again_once_training_has_begun() -> None:
     running = planned(Observed(job(), latest_attempt(jobs, [given.pod()]), jobs))
     assert not running.create
     deleted = planned(Observed(job(status={"attempt": 1})))
-    assert kinds(deleted) == ["ConfigMap", "Job"]
+    assert kinds(deleted) == ["Job"]
     assert condition(running).reason == condition(deleted).reason == "NotMeasured"
 
 
@@ -188,7 +188,7 @@ def test_what_stops_the_eval_run_is_passed_on(preflight: str) -> None:
 
 def test_an_eval_run_that_failed_for_good_does_not_keep_advise_from_training() -> None:
     made = planned(Observed(job("Advise"), eval_runs=[error()]))
-    assert kinds(made) == ["ConfigMap", "Job"]
+    assert kinds(made) == ["Job"]
     assert condition(made).status is ConditionStatus.UNKNOWN
     assert "It broke." in condition(made).message
 

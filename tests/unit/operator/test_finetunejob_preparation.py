@@ -39,7 +39,7 @@ def prepared(evaluation: Any = None, **outcome: Any) -> Plan:
 
 def test_a_new_job_first_has_its_data_prepared() -> None:
     made = new()
-    assert names(made) == [("ConfigMap", "triage-prepare-1"), ("Job", "triage-prepare-1")]
+    assert names(made) == [("Job", "triage-prepare-1")]
     assert created_job(made)["metadata"]["labels"]["tunesmith.dev/stage"] == "prepare"
     assert created_plan(made)["kind"] == "Preparation"
     assert status_of(made).state is JobState.PENDING

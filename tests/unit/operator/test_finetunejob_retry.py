@@ -94,15 +94,14 @@ def ready(made: Plan) -> Condition:
 
 
 def started(made: Plan) -> given.Raw:
-    """The batch Job that was made, and nothing but it and its plan."""
-    configuration, created = made.create
+    """The batch Job that was made, and nothing but it."""
+    (created,) = made.create
     assert created["metadata"]["labels"]["tunesmith.dev/stage"] == "train"
-    assert configuration["metadata"]["annotations"] == created["metadata"]["annotations"]
     return dict(created)
 
 
 def training_of(made: Plan) -> given.Raw:
-    return dict(json.loads(made.create[0]["data"]["plan.json"])["training"])
+    return dict(given.plan_of(started(made))["training"])
 
 
 FIRST = [given.batch_job(finished="Complete")]

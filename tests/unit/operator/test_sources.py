@@ -187,7 +187,7 @@ def test_two_suites_of_a_run_may_have_different_secrets() -> None:
         outputSecretRef={"name": "store"},
     )
     adapter = JudgedAdapter("s3://out/a", DIGEST, STORE)
-    _, job = evaluation_job(run, adapter, Start(1, 0), given.SETTINGS)
+    (job,) = evaluation_job(run, adapter, Start(1, 0), given.SETTINGS)
     (container,) = job["spec"]["template"]["spec"]["containers"]
     found = keys([each for each in container["env"] if "valueFrom" in each])
     secrets = {name: secret for name, (secret, key, _) in found.items() if key.endswith("_ID")}
@@ -230,7 +230,7 @@ def test_a_benchmark_from_the_hub_is_fetched_with_the_base_models_token(
         baseModel={"uri": "hf://org/model", "secretRef": {"name": "hub"}},
         suites=[{"name": "a", "benchmark": benchmark}],
     )
-    _, job = evaluation_job(run, None, Start(1, 0), given.SETTINGS)
+    (job,) = evaluation_job(run, None, Start(1, 0), given.SETTINGS)
     (container,) = job["spec"]["template"]["spec"]["containers"]
     names = {each["name"] for each in container["env"]}
     assert ("HF_TOKEN" in names) is has_token
