@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -19,39 +20,41 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Kind
+from tunesmith.evalrun.observe import doubts as doubts_run
 from tunesmith.evalrun.observe import observe as observe_run
 from tunesmith.evalrun.plan import plan as plan_run
+from tunesmith.finetunejob.observe import doubts as doubts_job
 from tunesmith.finetunejob.observe import observe as observe_job
 from tunesmith.finetunejob.plan import plan as plan_job
 from tunesmith.health import HealthServer
 from tunesmith.kube.cluster import ApiError, Cluster
-from tunesmith.kube.labels import MANAGED_BY, MANAGER, OWNER_LABELS
+from tunesmith.kube.key import Key, owners
+from tunesmith.kube.labels import MANAGED_BY, MANAGER
 from tunesmith.kube.lease import Lease, LeaseSettings
 from tunesmith.kube.pod_http import PodHttp
-from tunesmith.kube.reconcile import Room, one_pass
-from tunesmith.kube.workqueue import Key, Pass, WorkQueue
+from tunesmith.kube.reconcile import Room, Surroundings, one_pass
+from tunesmith.kube.store import Store
+from tunesmith.kube.watched import compare_with_lists
+from tunesmith.kube.workqueue import Lane, Pass, WorkQueue
 from tunesmith.settings import Settings, settings
 
 log = logging.getLogger(__name__)
 
 #: One room for each kind.
 ROOMS: dict[Kind, Room[Any, Any]] = {
-    Kind.FINE_TUNE_JOB: Room(FineTuneJob.from_object, observe_job, plan_job),
-    Kind.EVAL_RUN: Room(EvalRun.from_object, observe_run, plan_run),
+    Kind.FINE_TUNE_JOB: Room(FineTuneJob.from_object, observe_job, plan_job, doubts_job),
+    Kind.EVAL_RUN: Room(EvalRun.from_object, observe_run, plan_run, doubts_run),
+    # There are few of them, and what they do (deleting files, say) is not to be taken back.
     Kind.ADAPTER_DEPLOYMENT: Room(
         AdapterDeployment.from_object, observe_deployment, plan_deployment
     ),
 }
-PLURALS = {
-    Kind.FINE_TUNE_JOB: "finetunejobs",
-    Kind.EVAL_RUN: "evalruns",
-    Kind.ADAPTER_DEPLOYMENT: "adapterdeployments",
-}
+PLURALS = ("finetunejobs", "evalruns", "adapterdeployments")
 #: Children whose changes concern their owner.
 CHILDREN = [("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments")]
 
 
-def registry(queue: WorkQueue) -> kopf.OperatorRegistry:
+def registry(queue: WorkQueue, store: Store) -> kopf.OperatorRegistry:
     """The table of contents: what happens, and whom it concerns."""
     handlers = kopf.OperatorRegistry()
 
@@ -61,15 +64,13 @@ def registry(queue: WorkQueue) -> kopf.OperatorRegistry:
             **arguments
         )
 
-    for kind, plural in PLURALS.items():
+    for plural in PLURALS:
 
         @kopf.on.event(GROUP, VERSION, plural, registry=handlers, id=f"own-{plural}")
-        def own_object_changed(body: kopf.Body, kind: Kind = kind, **_: Any) -> None:
-            queue.add(_key(kind, body))
-            for owner in _owners(body):
-                queue.add(owner)
-            if kind is not Kind.ADAPTER_DEPLOYMENT:
-                _adapters_may_have_changed(queue, body)
+        async def own_object_changed(event: kopf.RawEvent, **_: Any) -> None:
+            if _is_news(store, event):
+                for each in _concerned(store, event["object"]):
+                    queue.add(each)
 
     for group, version, plural in CHILDREN:
 
@@ -81,39 +82,39 @@ def registry(queue: WorkQueue) -> kopf.OperatorRegistry:
             id=f"child-{plural}",
             labels={MANAGED_BY: MANAGER},
         )
-        def child_changed(body: kopf.Body, **_: Any) -> None:
-            for owner in _owners(body):
-                queue.add(owner)
+        async def child_changed(event: kopf.RawEvent, **_: Any) -> None:
+            if _is_news(store, event):
+                for owner in _owners(event["object"]):
+                    queue.add(owner)
 
     return handlers
 
 
-def _key(kind: Kind, body: kopf.Body) -> Key:
-    return Key(str(kind), str(body.metadata.namespace), str(body.metadata.name))
+def _is_news(store: Store, event: kopf.RawEvent) -> bool:
+    """Whether anything changed that a plan may read. Not for long lists, which repeat themselves
+    when a watch begins anew."""
+    raw: Any = event["object"]
+    return store.remove(raw) if event["type"] == "DELETED" else store.put(raw)
 
 
-def _owners(body: kopf.Body) -> list[Key]:
-    labels = body.metadata.labels
-    namespace = str(body.metadata.namespace)
-    return [
-        Key(str(kind), namespace, labels[label])
-        for kind, label in OWNER_LABELS.items()
-        if label in labels
-    ]
+def _concerned(store: Store, changed: Any) -> Iterator[Key]:
+    """The object itself and its owner; of a job that has trained and a run that has judged the
+    deployments beside it, too."""
+    kind, metadata = Kind(changed["kind"]), changed["metadata"]
+    yield Key(kind, metadata["namespace"], metadata["name"])
+    yield from _owners(changed)
+    conditions = changed.get("status", {}).get("conditions", [])
+    succeeded = any(each["type"] == "Succeeded" and each["status"] == "True" for each in conditions)
+    if succeeded and kind is not Kind.ADAPTER_DEPLOYMENT:
+        yield from store.keys(metadata["namespace"], Kind.ADAPTER_DEPLOYMENT)
 
 
-def _adapters_may_have_changed(queue: WorkQueue, changed: kopf.Body) -> None:
-    """A job that has trained or a run that has judged concerns the deployments beside it."""
-    conditions = changed.status.get("conditions", [])
-    if not any(each["type"] == "Succeeded" and each["status"] == "True" for each in conditions):
-        return
-    for key in sorted(queue.known):
-        if key.kind == Kind.ADAPTER_DEPLOYMENT and key.namespace == changed.metadata.namespace:
-            queue.add(key)
+def _owners(changed: Any) -> Iterator[Key]:
+    return owners(changed["metadata"]["namespace"], changed["metadata"].get("labels", {}))
 
 
-async def dispatch(cluster: Cluster, pods: PodHttp, chosen: Settings, key: Key) -> Pass:
-    return await one_pass(ROOMS[Kind(key.kind)], cluster, pods, chosen, key)
+async def dispatch(around: Surroundings, key: Key) -> Pass:
+    return await one_pass(ROOMS[Kind(key.kind)], around, key)
 
 
 async def operate(chosen: Settings, stop: asyncio.Event) -> None:
@@ -121,15 +122,14 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     cluster = await Cluster.connect()
     await _require_definitions(cluster, chosen)
     pods = PodHttp()
-    queue = WorkQueue(
-        partial(dispatch, cluster, pods, chosen), chosen.workers, chosen.resync.total_seconds()
-    )
+    around = Surroundings(cluster, Store(), pods, chosen)
+    queue = WorkQueue(partial(dispatch, around), chosen.workers)
     lease = Lease(cluster, LeaseSettings(chosen.operator_namespace, chosen.identity))
     health = HealthServer(chosen.health_port, queue, lease)
     await health.start()
     try:
         if await _first_of(lease.acquire(), stop.wait()) == 0:
-            await _first_of(lease.keep(), queue.run(), _watch(queue, chosen), stop.wait())
+            await _first_of(lease.keep(), _reconcile(queue, around), stop.wait())
     finally:
         with contextlib.suppress(Exception):
             await lease.release()
@@ -149,13 +149,42 @@ async def _require_definitions(cluster: Cluster, chosen: Settings) -> None:
             raise
 
 
-async def _watch(queue: WorkQueue, chosen: Settings) -> None:
+async def _reconcile(queue: WorkQueue, around: Surroundings) -> None:
+    """Once everything that is there has been seen: before, a child might seem to be missing."""
+    await _look_at_all(queue, around)
+    log.info("everything that is there has been seen")
+    await _first_of(queue.run(), _watch(queue, around), _look_again(queue, around))
+
+
+async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
+    """Compare what is kept with what is there, and look at what had changed."""
+    namespaces = around.settings.namespaces
+    changed = await compare_with_lists(around.cluster, around.store, namespaces)
+    for key, raw in changed.items():
+        is_new = raw is not None and "status" not in raw
+        queue.add(key, Lane.NEWS if is_new else Lane.ROUTINE)
+
+
+async def _look_again(queue: WorkQueue, around: Surroundings) -> None:
+    """Now and then: covers events that never came, and changes that no watch tells of."""
+    while True:
+        await asyncio.sleep(around.settings.resync.total_seconds())
+        try:
+            await _look_at_all(queue, around)
+        except (ApiError, OSError, TimeoutError) as error:
+            log.warning("not everything could be looked at: %s", error)
+        for key in around.store.all_keys(Kind.ADAPTER_DEPLOYMENT):
+            queue.add(key, Lane.ROUTINE)
+
+
+async def _watch(queue: WorkQueue, around: Surroundings) -> None:
+    chosen = around.settings
     configuration = kopf.OperatorSettings()
     configuration.scanning.disabled = True
     configuration.posting.enabled = False
     configuration.execution.max_workers = chosen.workers
     await kopf.operator(
-        registry=registry(queue),
+        registry=registry(queue, around.store),
         settings=configuration,
         standalone=True,
         clusterwide=not chosen.namespaces,

@@ -15,6 +15,13 @@ log = logging.getLogger(__name__)
 Thing = TypeVar("Thing")
 
 
+def first_sentence(error: ValidationError) -> str:
+    """What is wrong and where, of the first of several mistakes."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(each) for each in first["loc"])
+    return f"{place}: {first['msg']}. Delete it and apply it again, mended."
+
+
 def readable(parse: Callable[[Object], Thing], found: Iterable[Object]) -> list[Thing]:
     """The objects that can be parsed. One that another version wrote must not stop all others."""
     parsed = []
