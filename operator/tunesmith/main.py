@@ -28,7 +28,7 @@ from tunesmith.finetunejob.observe import observe as observe_job
 from tunesmith.finetunejob.plan import plan as plan_job
 from tunesmith.health import HealthServer
 from tunesmith.kube.cluster import ApiError, Cluster
-from tunesmith.kube.key import Key, owners
+from tunesmith.kube.key import Key, concerned
 from tunesmith.kube.labels import MANAGED_BY, MANAGER
 from tunesmith.kube.lease import Lease, LeaseSettings
 from tunesmith.kube.pod_http import PodHttp
@@ -49,9 +49,16 @@ ROOMS: dict[Kind, Room[Any, Any]] = {
         AdapterDeployment.from_object, observe_deployment, plan_deployment
     ),
 }
-PLURALS = ("finetunejobs", "evalruns", "adapterdeployments")
-#: Children whose changes concern their owner.
-CHILDREN = [("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments")]
+#: What is watched, and with which labels; changes of children concern their owner.
+OURS = {MANAGED_BY: MANAGER}
+WATCHED: list[tuple[str, str, str, dict[str, str]]] = [
+    (GROUP, VERSION, "finetunejobs", {}),
+    (GROUP, VERSION, "evalruns", {}),
+    (GROUP, VERSION, "adapterdeployments", {}),
+    ("batch", "v1", "jobs", OURS),
+    ("", "v1", "pods", OURS),
+    ("apps", "v1", "deployments", OURS),
+]
 
 
 def registry(queue: WorkQueue, store: Store) -> kopf.OperatorRegistry:
@@ -64,53 +71,27 @@ def registry(queue: WorkQueue, store: Store) -> kopf.OperatorRegistry:
             **arguments
         )
 
-    for plural in PLURALS:
+    for group, version, plural, labels in WATCHED:
 
-        @kopf.on.event(GROUP, VERSION, plural, registry=handlers, id=f"own-{plural}")
-        async def own_object_changed(event: kopf.RawEvent, **_: Any) -> None:
-            if _is_news(store, event):
-                for each in _concerned(store, event["object"]):
-                    queue.add(each)
-
-    for group, version, plural in CHILDREN:
-
-        @kopf.on.event(
-            group,
-            version,
-            plural,
-            registry=handlers,
-            id=f"child-{plural}",
-            labels={MANAGED_BY: MANAGER},
-        )
-        async def child_changed(event: kopf.RawEvent, **_: Any) -> None:
-            if _is_news(store, event):
-                for owner in _owners(event["object"]):
-                    queue.add(owner)
+        @kopf.on.event(group, version, plural, registry=handlers, id=plural, labels=labels)
+        async def changed(event: kopf.RawEvent, **_: Any) -> None:
+            for key in _concerned(store, event):
+                queue.add(key)
 
     return handlers
 
 
-def _is_news(store: Store, event: kopf.RawEvent) -> bool:
-    """Whether anything changed that a plan may read. Not for long lists, which repeat themselves
-    when a watch begins anew."""
+def _concerned(store: Store, event: kopf.RawEvent) -> Iterator[Key]:
+    """The object itself and its owner, unless nothing changed that a plan may read; of a job that
+    has trained and a run that has judged the deployments beside it, too."""
     raw: Any = event["object"]
-    return store.remove(raw) if event["type"] == "DELETED" else store.put(raw)
-
-
-def _concerned(store: Store, changed: Any) -> Iterator[Key]:
-    """The object itself and its owner; of a job that has trained and a run that has judged the
-    deployments beside it, too."""
-    kind, metadata = Kind(changed["kind"]), changed["metadata"]
-    yield Key(kind, metadata["namespace"], metadata["name"])
-    yield from _owners(changed)
-    conditions = changed.get("status", {}).get("conditions", [])
+    if not (store.remove(raw) if event["type"] == "DELETED" else store.put(raw)):
+        return
+    yield from concerned(raw)
+    conditions = raw.get("status", {}).get("conditions", [])
     succeeded = any(each["type"] == "Succeeded" and each["status"] == "True" for each in conditions)
-    if succeeded and kind is not Kind.ADAPTER_DEPLOYMENT:
-        yield from store.keys(metadata["namespace"], Kind.ADAPTER_DEPLOYMENT)
-
-
-def _owners(changed: Any) -> Iterator[Key]:
-    return owners(changed["metadata"]["namespace"], changed["metadata"].get("labels", {}))
+    if succeeded:
+        yield from store.keys(raw["metadata"]["namespace"], Kind.ADAPTER_DEPLOYMENT)
 
 
 async def dispatch(around: Surroundings, key: Key) -> Pass:
@@ -142,7 +123,7 @@ async def _require_definitions(cluster: Cluster, chosen: Settings) -> None:
     """kopf would never notice a kind that is installed later: better to be started again."""
     for kind in Kind:
         try:
-            await cluster.list(str(kind), next(iter(chosen.namespaces), None))
+            await anext(cluster.pages(str(kind), next(iter(chosen.namespaces), None)))
         except ApiError as error:
             if error.not_found:
                 raise SystemExit(f"the CustomResourceDefinition of {kind} is missing") from error
@@ -160,8 +141,9 @@ async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
     """Compare what is kept with what is there, and look at what had changed."""
     namespaces = around.settings.namespaces
     changed = await compare_with_lists(around.cluster, around.store, namespaces)
-    for key, raw in changed.items():
-        is_new = raw is not None and "status" not in raw
+    for key in changed:
+        found = around.store.get(key.kind, key.namespace, key.name)
+        is_new = found is not None and "status" not in found
         queue.add(key, Lane.NEWS if is_new else Lane.ROUTINE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tunesmith.kube.labels import OWNER_LABELS
 
@@ -25,3 +26,11 @@ def owners(namespace: str, labels: Mapping[str, str]) -> Iterator[Key]:
     for kind, label in OWNER_LABELS.items():
         if label in labels:
             yield Key(str(kind), namespace, labels[label])
+
+
+def concerned(raw: dict[str, Any]) -> Iterator[Key]:
+    """Whom a change of this object concerns: its owners, and itself if it is one of ours."""
+    metadata = raw["metadata"]
+    if raw["kind"] in OWNER_LABELS:
+        yield Key(raw["kind"], metadata["namespace"], metadata["name"])
+    yield from owners(metadata["namespace"], metadata.get("labels", {}))

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tunesmith.api.objects import Kind
-from tunesmith.kube.key import Key, owners
-from tunesmith.kube.labels import OWNER_LABELS, PLAN
+from tunesmith.kube.key import Key, concerned, owners
+from tunesmith.kube.labels import PLAN
 
 Object = dict[str, Any]
 
@@ -55,10 +55,9 @@ class Store:
         version, before = int(metadata["resourceVersion"]), self._kept.get(place)
         if version <= max(before.version if before else 0, self._gone.get(place, 0)):
             return False
-        if before is None:
-            self._names[place.kind, place.namespace].add(place.name)
-            for owner in owners(place.namespace, metadata.get("labels", {})):
-                self._children[place.kind, owner].add(place.name)
+        self._names[place.kind, place.namespace].add(place.name)
+        for owner in owners(place.namespace, metadata.get("labels", {})):
+            self._children[place.kind, owner].add(place.name)
         body = _packed(raw)
         self._kept[place] = _Kept(version, body)
         return before is None or before.body != body
@@ -72,7 +71,9 @@ class Store:
             # One of the same name was made since.
             return False
         self._gone[place] = version
-        return kept is not None and bool(self._forget(place))
+        if kept:
+            self._forget(place)
+        return kept is not None
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """The object as it was last seen, or None."""
@@ -85,13 +86,17 @@ class Store:
         """Objects of a namespace, chosen by labels."""
         wanted = (labels or {}).items()
         owner = next(owners(namespace, labels or {}), None)
-        names = self._children[kind, owner] if owner else self._names[kind, namespace]
-        found = [_unpacked(self._kept[_Place(kind, namespace, name)]) for name in sorted(names)]
-        return [each for each in found if wanted <= each["metadata"].get("labels", {}).items()]
+        names = self._children.get((kind, owner)) if owner else self._names.get((kind, namespace))
+        found = [self.get(kind, namespace, name) for name in sorted(names or ())]
+        # Labels may have changed since a name was noted.
+        return [
+            each for each in found if each and wanted <= each["metadata"].get("labels", {}).items()
+        ]
 
     def keys(self, namespace: str, kind: Kind) -> list[Key]:
         """The objects of ours of a kind in a namespace."""
-        return [Key(str(kind), namespace, name) for name in sorted(self._names[kind, namespace])]
+        names = self._names.get((kind, namespace), set())
+        return [Key(str(kind), namespace, name) for name in sorted(names)]
 
     def all_keys(self, kind: Kind) -> list[Key]:
         """The objects of ours of a kind in all namespaces."""
@@ -121,13 +126,12 @@ class Store:
     def _forget(self, place: _Place) -> list[Key]:
         raw = _unpacked(self._kept.pop(place))
         self._names[place.kind, place.namespace].discard(place.name)
-        concerned = list(owners(place.namespace, raw["metadata"].get("labels", {})))
-        for owner in concerned:
+        for owner in owners(place.namespace, raw["metadata"].get("labels", {})):
             siblings = self._children[place.kind, owner]
             siblings.discard(place.name)
             if not siblings:
                 del self._children[place.kind, owner]
-        return [*concerned, *([Key(*place)] if place.kind in OWNER_LABELS else [])]
+        return list(concerned(raw))
 
 
 # --- what is kept --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tunesmith.api.objects import Kind
 from tunesmith.kube.cluster import Cluster, Object
-from tunesmith.kube.key import Key, owners
+from tunesmith.kube.key import Key, concerned
 from tunesmith.kube.labels import MANAGED_BY, MANAGER
 from tunesmith.kube.store import Store
 
@@ -57,12 +57,12 @@ class WatchedReader:
 
 async def compare_with_lists(
     cluster: Cluster, store: Store, namespaces: Iterable[str]
-) -> dict[Key, Object | None]:
-    """Bring the store up to date; what had changed, by key, and the object unless it went.
+) -> list[Key]:
+    """Bring the store up to date; whom the changes concern that no watch had told of.
 
     Owners are listed before their children, so that a child is never seen without its owner.
     """
-    changed: dict[Key, Object | None] = {}
+    changed: list[Key] = []
     store.begin_listing()
     for kind in KEPT:
         labels = {MANAGED_BY: MANAGER} if kind in CHILDREN else {}
@@ -75,16 +75,6 @@ async def compare_with_lists(
                     metadata = raw["metadata"]
                     listed.add((metadata["namespace"], metadata["name"]))
                     if store.put(raw):
-                        changed |= _concerned(raw)
-            for key in store.remove_unlisted(kind, namespace, listed, version):
-                changed.setdefault(key, None)
-    return changed
-
-
-def _concerned(raw: Object) -> dict[Key, Object | None]:
-    metadata, kind = raw["metadata"], raw["kind"]
-    namespace = metadata["namespace"]
-    found: dict[Key, Object | None] = dict.fromkeys(owners(namespace, metadata.get("labels", {})))
-    if kind not in CHILDREN:
-        found[Key(kind, namespace, metadata["name"])] = raw
-    return found
+                        changed += concerned(raw)
+            changed += store.remove_unlisted(kind, namespace, listed, version)
+    return list(dict.fromkeys(changed))

@@ -82,6 +82,18 @@ def test_children_are_found_by_their_owner() -> None:
     assert store.select("Job", "other", owner_labels(Kind.FINE_TUNE_JOB, "triage")) == []
 
 
+def test_a_child_whose_label_was_changed_is_no_child_any_more() -> None:
+    store = Store()
+    store.put(job_object(1))
+    moved = job_object(2)
+    moved["metadata"]["labels"] = owner_labels(Kind.FINE_TUNE_JOB, "other")
+    store.put(moved)
+    assert children(store) == []
+    store.remove(job_object(3))
+    store.put(job_object(4))
+    assert children(store) == ["triage-train-1"]
+
+
 def test_a_deletion_that_is_told_late_does_not_take_the_namesake() -> None:
     store = Store()
     store.put(own_object(5))
@@ -103,7 +115,7 @@ class Lists:
             self.store.remove(self.meanwhile)
         yield Page([each for each in self._listed if each["kind"] == kind], self._version)
 
-    async def compare(self) -> dict[Key, Raw | None]:
+    async def compare(self) -> list[Key]:
         return await compare_with_lists(self, self.store, ())  # type: ignore[arg-type]
 
 
@@ -111,15 +123,15 @@ async def test_what_no_watch_told_of_is_found_by_comparing() -> None:
     lists = Lists(own_object(7), job_object(8), version=9)
     lists.store.put(own_object(7))
     lists.store.put(job_object(3, "triage-train-0"))
-    assert await lists.compare() == {OWNER: None}
+    assert await lists.compare() == [OWNER]
     assert children(lists.store) == ["triage-train-1"]
-    assert await lists.compare() == {}
+    assert await lists.compare() == []
 
 
 async def test_what_is_newer_than_the_list_stays() -> None:
     lists = Lists(version=9)
     lists.store.put(job_object(12))
-    assert await lists.compare() == {}
+    assert await lists.compare() == []
     assert children(lists.store) == ["triage-train-1"]
 
 
@@ -132,5 +144,5 @@ async def test_what_goes_while_it_is_listed_does_not_come_back() -> None:
 async def test_an_object_of_ours_that_is_gone_unseen_is_looked_at() -> None:
     lists = Lists(version=9)
     lists.store.put(own_object(3))
-    assert await lists.compare() == {OWNER: None}
+    assert await lists.compare() == [OWNER]
     assert set(KEPT) >= {"FineTuneJob", "EvalRun", "AdapterDeployment", "Job", "Pod"}
