@@ -75,18 +75,21 @@ def registry(queue: WorkQueue, store: Store) -> kopf.OperatorRegistry:
 
         @kopf.on.event(group, version, plural, registry=handlers, id=plural, labels=labels)
         async def changed(event: kopf.RawEvent, **_: Any) -> None:
-            for key in _concerned(store, event):
-                queue.add(key)
+            learn(queue, store, event["object"], gone=event["type"] == "DELETED")
 
     return handlers
 
 
-def _concerned(store: Store, event: kopf.RawEvent) -> Iterator[Key]:
-    """The object itself and its owner, unless nothing changed that a plan may read; of a job that
-    has trained and a run that has judged the deployments beside it, too."""
-    raw: Any = event["object"]
-    if not (store.remove(raw) if event["type"] == "DELETED" else store.put(raw)):
-        return
+def learn(queue: WorkQueue, store: Store, raw: Any, *, gone: bool = False) -> None:
+    """Keep what is new, and look at whom it concerns."""
+    if store.remove(raw) if gone else store.put(raw):
+        for key in _concerned(store, raw):
+            queue.add(key)
+
+
+def _concerned(store: Store, raw: Any) -> Iterator[Key]:
+    """The object itself and its owner; of a job that has trained and a run that has judged the
+    deployments beside it, too."""
     yield from concerned(raw)
     conditions = raw.get("status", {}).get("conditions", [])
     succeeded = any(each["type"] == "Succeeded" and each["status"] == "True" for each in conditions)
@@ -94,17 +97,18 @@ def _concerned(store: Store, event: kopf.RawEvent) -> Iterator[Key]:
         yield from store.keys(raw["metadata"]["namespace"], Kind.ADAPTER_DEPLOYMENT)
 
 
-async def dispatch(around: Surroundings, key: Key) -> Pass:
-    return await one_pass(ROOMS[Kind(key.kind)], around, key)
-
-
 async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     """Wait for the lease, then watch and reconcile until told to stop."""
     cluster = await Cluster.connect()
     await _require_definitions(cluster, chosen)
     pods = PodHttp()
-    around = Surroundings(cluster, Store(), pods, chosen)
-    queue = WorkQueue(partial(dispatch, around), chosen.workers)
+    store = Store()
+
+    async def reconcile(key: Key) -> Pass:
+        return await one_pass(ROOMS[Kind(key.kind)], around, key)
+
+    queue = WorkQueue(reconcile, chosen.workers)
+    around = Surroundings(cluster, store, pods, chosen, partial(learn, queue, store))
     lease = Lease(cluster, LeaseSettings(chosen.operator_namespace, chosen.identity))
     health = HealthServer(chosen.health_port, queue, lease)
     await health.start()

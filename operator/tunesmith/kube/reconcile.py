@@ -70,6 +70,8 @@ class Surroundings:
     store: Store
     pods: PodHttp
     settings: Settings
+    #: Told of what the API server answered to a write, as if a watch had told of it.
+    learn: Callable[[Object], None]
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ async def _make_children(around: Surroundings, namespace: str, plan: Plan) -> No
     cluster = around.cluster
     for manifest in plan.create:
         if created := await cluster.create(manifest):
-            around.store.put(created)
+            around.learn(created)
             log.info("created %s %s/%s", manifest["kind"], namespace, manifest["metadata"]["name"])
         elif not await _is_there(cluster, manifest):
             name = f"{manifest['kind']} {manifest['metadata']['name']}"
@@ -170,7 +172,7 @@ async def _make_children(around: Surroundings, namespace: str, plan: Plan) -> No
             namespace, each.job_name, each.annotations, suspend=each.suspend
         )
         if told:
-            around.store.put(told)
+            around.learn(told)
         log.info("%s Job %s", "suspended" if each.suspend else "resumed", each.job_name)
 
 
@@ -221,7 +223,7 @@ async def _write_status(around: Surroundings, source: Source, plan: Plan, now: d
     status = without_empty(plan.status.to_json())
     if status != without_empty(raw.get("status", {})):
         try:
-            around.store.put(await cluster.apply_status(raw, status))
+            around.learn(await cluster.apply_status(raw, status))
         except ApiError as error:
             if error.conflict or error.not_found:
                 # Somebody changed or deleted the object meanwhile: look again, it is no error.
@@ -237,7 +239,7 @@ async def _look_again(around: Surroundings, source: Source) -> Pass:
     metadata = source.raw["metadata"]
     whose = metadata["namespace"], metadata["name"]
     if newer := await around.cluster.get(source.raw["kind"], *whose):
-        around.store.put(newer)
+        around.learn(newer)
     return Pass(requeue_after=AGAIN_SECONDS)
 
 
