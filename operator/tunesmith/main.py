@@ -1,4 +1,4 @@
-"""Which event puts which key on the queue. kopf is only the plumbing of the watches."""
+"""The table of contents: what is watched, and whom a change concerns."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import signal
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
-
-import kopf
 
 from tunesmith import __version__
 from tunesmith.adapterdeployment.observe import observe as observe_deployment
@@ -35,6 +33,7 @@ from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
 from tunesmith.kube.watched import compare_with_lists
+from tunesmith.kube.watches import Watched, watch
 from tunesmith.kube.workqueue import Lane, Pass, WorkQueue
 from tunesmith.settings import Settings, settings
 
@@ -49,38 +48,19 @@ ROOMS: dict[Kind, Room[Any, Any]] = {
         AdapterDeployment.from_object, observe_deployment, plan_deployment
     ),
 }
-#: What is watched, and with which labels; changes of children concern their owner.
+#: What is watched; changes of children concern their owner.
 OURS = {MANAGED_BY: MANAGER}
-WATCHED: list[tuple[str, str, str, dict[str, str]]] = [
-    (GROUP, VERSION, "finetunejobs", {}),
-    (GROUP, VERSION, "evalruns", {}),
-    (GROUP, VERSION, "adapterdeployments", {}),
-    ("batch", "v1", "jobs", OURS),
-    ("", "v1", "pods", OURS),
-    ("apps", "v1", "deployments", OURS),
-]
+WATCHED = (
+    Watched(GROUP, VERSION, "finetunejobs"),
+    Watched(GROUP, VERSION, "evalruns"),
+    Watched(GROUP, VERSION, "adapterdeployments"),
+    Watched("batch", "v1", "jobs", OURS),
+    Watched("", "v1", "pods", OURS),
+    Watched("apps", "v1", "deployments", OURS),
+)
 
 
-def registry(queue: WorkQueue, store: Store) -> kopf.OperatorRegistry:
-    """The table of contents: what happens, and whom it concerns."""
-    handlers = kopf.OperatorRegistry()
-
-    @kopf.on.login(registry=handlers)
-    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(
-            **arguments
-        )
-
-    for group, version, plural, labels in WATCHED:
-
-        @kopf.on.event(group, version, plural, registry=handlers, id=plural, labels=labels)
-        async def changed(event: kopf.RawEvent, **_: Any) -> None:
-            learn(queue, store, event["object"], gone=event["type"] == "DELETED")
-
-    return handlers
-
-
-def learn(queue: WorkQueue, store: Store, raw: Any, *, gone: bool = False) -> None:
+def learn(queue: WorkQueue, store: Store, raw: Any, gone: bool = False) -> None:
     """Keep what is new, and look at whom it concerns."""
     if store.remove(raw) if gone else store.put(raw):
         for key in _concerned(store, raw):
@@ -138,7 +118,8 @@ async def _reconcile(queue: WorkQueue, around: Surroundings) -> None:
     """Once everything that is there has been seen: before, a child might seem to be missing."""
     await _look_at_all(queue, around)
     log.info("everything that is there has been seen")
-    await _first_of(queue.run(), _watch(queue, around), _look_again(queue, around))
+    watching = watch(WATCHED, around.settings.namespaces, partial(learn, queue, around.store))
+    await _first_of(queue.run(), watching, _look_again(queue, around))
 
 
 async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
@@ -161,21 +142,6 @@ async def _look_again(queue: WorkQueue, around: Surroundings) -> None:
             log.warning("not everything could be looked at: %s", error)
         for key in around.store.all_keys(Kind.ADAPTER_DEPLOYMENT):
             queue.add(key, Lane.ROUTINE)
-
-
-async def _watch(queue: WorkQueue, around: Surroundings) -> None:
-    chosen = around.settings
-    configuration = kopf.OperatorSettings()
-    configuration.scanning.disabled = True
-    configuration.posting.enabled = False
-    configuration.execution.max_workers = chosen.workers
-    await kopf.operator(
-        registry=registry(queue, around.store),
-        settings=configuration,
-        standalone=True,
-        clusterwide=not chosen.namespaces,
-        namespaces=chosen.namespaces,
-    )
 
 
 async def _first_of(*activities: Any) -> int:
