@@ -104,6 +104,8 @@ class Cluster:
             config.load_incluster_config(settings)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=settings)
+        # aiohttp would look into ~/.netrc in a thread of its own before every request.
+        settings.client_session_kwargs = {"trust_env": False}
         api = client.ApiClient(settings)
         api.user_agent = "tunesmith-operator"
         return cls(api)
