@@ -32,7 +32,7 @@ from tunesmith.kube.lease import Lease, LeaseSettings
 from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
-from tunesmith.kube.watched import compare_with_lists
+from tunesmith.kube.watched import CHILDREN, OWN, compare_with_lists
 from tunesmith.kube.watches import Watched, watch
 from tunesmith.kube.workqueue import Lane, Pass, WorkQueue
 from tunesmith.settings import Settings, settings
@@ -94,7 +94,7 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     await health.start()
     try:
         if await _first_of(lease.acquire(), stop.wait()) == 0:
-            await _first_of(lease.keep(), _reconcile(queue, around), stop.wait())
+            await _first_of(lease.keep(), queue.run(), _follow(queue, around), stop.wait())
     finally:
         with contextlib.suppress(Exception):
             await lease.release()
@@ -114,22 +114,31 @@ async def _require_definitions(cluster: Cluster, chosen: Settings) -> None:
             raise
 
 
-async def _reconcile(queue: WorkQueue, around: Surroundings) -> None:
-    """Once everything that is there has been seen: before, a child might seem to be missing."""
+async def _follow(queue: WorkQueue, around: Surroundings) -> None:
+    """See everything that is there, and from then on what changes."""
     await _look_at_all(queue, around)
     log.info("everything that is there has been seen")
     watching = watch(WATCHED, around.settings.namespaces, partial(learn, queue, around.store))
-    await _first_of(queue.run(), watching, _look_again(queue, around))
+    await _first_of(watching, _look_again(queue, around))
 
 
 async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
-    """Compare what is kept with what is there, and look at what had changed."""
-    namespaces = around.settings.namespaces
-    changed = await compare_with_lists(around.cluster, around.store, namespaces)
+    """Compare what is kept with what is there, and look at what had changed.
+
+    What nobody has looked at before has no children, and does not wait until those of all others
+    are listed; for the others, a child that is not listed yet would seem to be missing.
+    """
+    store, changed = around.store, list[Key]()
+    for kinds in (OWN, CHILDREN):
+        changed += await compare_with_lists(
+            around.cluster, store, kinds, around.settings.namespaces
+        )
+        for key in changed:
+            found = store.get(key.kind, key.namespace, key.name)
+            if found and "status" not in found:
+                queue.add(key)
     for key in changed:
-        found = around.store.get(key.kind, key.namespace, key.name)
-        is_new = found is not None and "status" not in found
-        queue.add(key, Lane.NEWS if is_new else Lane.ROUTINE)
+        queue.add(key, Lane.ROUTINE)
 
 
 async def _look_again(queue: WorkQueue, around: Surroundings) -> None:

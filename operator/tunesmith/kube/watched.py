@@ -15,9 +15,10 @@ from tunesmith.kube.key import Key, concerned
 from tunesmith.kube.labels import MANAGED_BY, MANAGER
 from tunesmith.kube.store import Store
 
-#: Children that plans are made from.
+#: Objects of ours, and the children that plans are made from.
+OWN = tuple(map(str, Kind))
 CHILDREN = ("Job", "Pod")
-KEPT = (*map(str, Kind), *CHILDREN)
+KEPT = (*OWN, *CHILDREN)
 
 
 class Reader(Protocol):
@@ -56,15 +57,12 @@ class WatchedReader:
 
 
 async def compare_with_lists(
-    cluster: Cluster, store: Store, namespaces: Iterable[str]
+    cluster: Cluster, store: Store, kinds: Iterable[str], namespaces: Iterable[str]
 ) -> list[Key]:
-    """Bring the store up to date; whom the changes concern that no watch had told of.
-
-    Owners are listed before their children, so that a child is never seen without its owner.
-    """
+    """Bring the store up to date; whom the changes concern that no watch had told of."""
     changed: list[Key] = []
     store.begin_listing()
-    for kind in KEPT:
+    for kind in kinds:
         labels = {MANAGED_BY: MANAGER} if kind in CHILDREN else {}
         for namespace in tuple(namespaces) or (None,):
             listed: set[tuple[str, str]] = set()

@@ -116,7 +116,7 @@ class Lists:
         yield Page([each for each in self._listed if each["kind"] == kind], self._version)
 
     async def compare(self) -> list[Key]:
-        return await compare_with_lists(self, self.store, ())  # type: ignore[arg-type]
+        return await compare_with_lists(self, self.store, KEPT, ())  # type: ignore[arg-type]
 
 
 async def test_what_no_watch_told_of_is_found_by_comparing() -> None:
