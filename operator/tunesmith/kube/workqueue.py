@@ -2,8 +2,8 @@
 
 The semantics are those of client-go's work queue: a key that is added while it waits is not added
 twice; one that is added while it is being worked on is worked on once more afterwards. What is new
-goes before what is merely looked at again: a new job does not wait until thousands of finished ones
-were looked at after a restart.
+goes before what changed, and that before what is merely looked at again: a new job does not wait
+until thousands of finished ones were looked at after a restart.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ LONGEST_RETRY_SECONDS = 120.0
 class Lane(IntEnum):
     """How soon a key is worked on; the lower first."""
 
-    NEWS = 0
-    ROUTINE = 1
+    #: Objects that nobody has looked at yet: a person waits for them to do anything at all.
+    NEW = 0
+    CHANGED = 1
+    ROUTINE = 2
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class WorkQueue:
         """When the longest-running pass began, in time.monotonic(); now if none is running."""
         return min(self._working.values(), default=time.monotonic())
 
-    def add(self, key: Key, lane: Lane = Lane.NEWS) -> None:
+    def add(self, key: Key, lane: Lane = Lane.CHANGED) -> None:
         """Work on this key as soon as a worker is free."""
         timer = self._timers.pop(key, None)
         if timer:

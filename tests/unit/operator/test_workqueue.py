@@ -100,8 +100,8 @@ async def test_what_is_new_goes_before_what_is_looked_at_again() -> None:
     finished = [Key("FineTuneJob", "team", f"finished-{number}") for number in range(5)]
     for key in finished:
         queue.add(key, Lane.ROUTINE)
-    queue.add(A)
     queue.add(finished[-1])
+    queue.add(A, Lane.NEW)
     await run_until(queue, lambda: len(passes) == 6)
     await asyncio.sleep(0.02)
     assert passes == [A, finished[-1], *finished[:-1]]
