@@ -64,13 +64,7 @@ def learn(queue: WorkQueue, store: Store, raw: Any, gone: bool = False) -> None:
     """Keep what is new, and look at whom it concerns."""
     if store.remove(raw) if gone else store.put(raw):
         for key in _concerned(store, raw):
-            queue.add(key, Lane.NEW if _is_new(store, key) else Lane.CHANGED)
-
-
-def _is_new(store: Store, key: Key) -> bool:
-    """Whether nobody has looked at the object yet."""
-    found = store.get(key.kind, key.namespace, key.name)
-    return found is not None and "status" not in found
+            queue.add(key, Lane.NEW if store.is_new(key) else Lane.CHANGED)
 
 
 def _concerned(store: Store, raw: Any) -> Iterator[Key]:
@@ -140,7 +134,7 @@ async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
             around.cluster, store, kinds, around.settings.namespaces
         )
         for key in changed:
-            if _is_new(store, key):
+            if store.is_new(key):
                 queue.add(key, Lane.NEW)
     for key in changed:
         queue.add(key, Lane.ROUTINE)

@@ -36,6 +36,8 @@ class _Place(NamedTuple):
 class _Kept:
     version: int
     body: bytes
+    #: Nobody has written a status yet.
+    is_new: bool
 
 
 class Store:
@@ -59,7 +61,7 @@ class Store:
         for owner in owners(place.namespace, metadata.get("labels", {})):
             self._children[place.kind, owner].add(place.name)
         body = _packed(raw)
-        self._kept[place] = _Kept(version, body)
+        self._kept[place] = _Kept(version, body, "status" not in raw)
         return before is None or before.body != body
 
     def remove(self, raw: Object) -> bool:
@@ -79,6 +81,11 @@ class Store:
         """The object as it was last seen, or None."""
         kept = self._kept.get(_Place(kind, namespace, name))
         return _unpacked(kept) if kept else None
+
+    def is_new(self, key: Key) -> bool:
+        """Whether nobody has looked at an object of ours yet."""
+        kept = self._kept.get(_Place(key.kind, key.namespace, key.name))
+        return kept is not None and kept.is_new
 
     def select(
         self, kind: str, namespace: str, labels: dict[str, str] | None = None
