@@ -116,7 +116,8 @@ lint: $(BUILD)/venvs/operator crds-check ## Format, lint, types, generated files
 test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
 	@$(PYTHON) -m devcluster packages
 	@$(PYTHON) -m devcluster build-s3
-	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy --ignore tests/unit/trainer
+	@$(PYTHON) -m devcluster build-gitops
+	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy tests/gitops --ignore tests/unit/trainer
 	@$(ML_PYTHON) -m pytest tests/unit/trainer tests/stores
 
 .PHONY: test-cluster
@@ -143,6 +144,11 @@ test: ## Everything, from a bare machine to a clean one.
 	$(MAKE) --no-print-directory test-cluster; \
 	printf '\n\033[1m==> 4/4 the whole chain\033[0m\n'; \
 	$(MAKE) --no-print-directory test-e2e
+
+.PHONY: gitops-statuses
+gitops-statuses: install ## Take the statuses that the health checks are tested with from a cluster.
+	@$(PYTHON) -m devcluster kwok-up
+	@$(OPERATOR_PYTHON) -m tests.gitops.record
 
 # --- benchmarks: each prints a table and writes build/bench/NAME.json ---------------------------
 
