@@ -79,7 +79,7 @@ ARGOCD = Program(
     name="argocd-says",
     module=SOURCES / "argocd",
     package=".",
-    first_build="five minutes",
+    first_build="three minutes or more",
 )
 
 

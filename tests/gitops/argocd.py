@@ -18,6 +18,10 @@ BINARIES = ROOT / "build" / "bin"
 CHART = ROOT / "charts" / "tunesmith"
 
 
+#: The ConfigMap with the health checks, in the namespace of Argo CD.
+CHECKS = "tunesmith-argocd-health"
+
+
 class Health(StrEnum):
     """Argo CD's words."""
 

@@ -1,7 +1,7 @@
 """States that simulated nodes do not show: what the planners say of made-up surroundings.
 
 A fake of the cluster, because these take a trainer and a vLLM that really run. `make demo` with
-``python -m tests.gitops.record --watch-only --namespace demo`` beside it shows them for real.
+``python -m tests.gitops.record --watch-only`` beside it shows them for real.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes down every state that objects go through on a real cluster: `make gitops-statuses`.
 
-Watches a namespace while the scenes play in it, or with ``--watch-only`` while something else
-does: the first status of each state is kept.
+Plays the scenes in a namespace of its own and keeps the first status of each state; with
+``--watch-only`` it plays nothing, and keeps what others do anywhere in the cluster.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import time
 from threading import Thread
 
 from examples.demo.chain import create_namespace
-from examples.demo.kubectl import Object
+from examples.demo.kubectl import Kubectl, Object
 from tests.cluster.manifests import claim
 from tests.gitops import recorded, scenes
 
+NAMESPACE = "gitops-statuses"
 KINDS = ("finetunejobs", "evalruns", "adapterdeployments")
 
 
 class Recorder:
-    """Watches the three kinds; what it saw first of each state stays."""
+    """Watches the three kinds in all namespaces; what it saw first of each state stays."""
 
-    def __init__(self, namespace: str) -> None:
-        self.seen: set[str] = set()
-        self._watches = [_watch(kind, namespace) for kind in KINDS]
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._watches = [_watch(kind) for kind in KINDS]
         for each in self._watches:
             Thread(target=self._follow, args=(each,)).start()
 
@@ -39,17 +40,17 @@ class Recorder:
             self._see(json.loads(line))
 
     def _see(self, raw: Object) -> None:
-        if "state" not in raw.get("status", {}) or recorded.scene(raw) in self.seen:
+        if "state" not in raw.get("status", {}) or recorded.scene(raw) in self._seen:
             return
-        self.seen.add(recorded.scene(raw))
+        self._seen.add(recorded.scene(raw))
         recorded.keep(raw)
         print(recorded.scene(raw), flush=True)
 
 
-def _watch(kind: str, namespace: str) -> subprocess.Popen[str]:
-    """A JSON object a line, as JSONPath prints it."""
+def _watch(kind: str) -> subprocess.Popen[str]:
+    """Prints an object a line, as JSONPath writes JSON."""
     return subprocess.Popen(
-        ["kubectl", "-n", namespace, "get", kind, "--watch", "-o", r"jsonpath={@}{'\n'}"],
+        ["kubectl", "get", kind, "--all-namespaces", "--watch", "-o", r"jsonpath={@}{'\n'}"],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -57,21 +58,24 @@ def _watch(kind: str, namespace: str) -> subprocess.Popen[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--namespace", default="gitops-statuses")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--watch-only", action="store_true")
     arguments = parser.parse_args()
-    kubectl = create_namespace(arguments.namespace)
-    recorder = Recorder(arguments.namespace)
-    if not arguments.watch_only:
-        for name in scenes.CLAIMS:
-            kubectl.apply(claim(name))
-        for each in scenes.all_of_them():
-            kubectl.apply(each)
+    recorder = Recorder()
+    kubectl = None if arguments.watch_only else play()
     time.sleep(arguments.seconds)
     recorder.stop()
-    if not arguments.watch_only:
+    if kubectl:
         kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false")
+
+
+def play() -> Kubectl:
+    kubectl = create_namespace(NAMESPACE)
+    for name in scenes.CLAIMS:
+        kubectl.apply(claim(name))
+    for each in scenes.all_of_them():
+        kubectl.apply(each)
+    return kubectl
 
 
 if __name__ == "__main__":

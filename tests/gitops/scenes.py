@@ -14,6 +14,7 @@ from examples.demo.kubectl import Object
 from tests.unit.operator import given
 
 SIMULATION = "simulation.tunesmith.dev"
+NODES = {"type": "kwok"}
 QUEUE = {"kueue.x-k8s.io/queue-name": "team-queue"}
 CLAIMS = ("models", "data", "adapters")
 BROKEN = {"exit-code": "1", "reason": "Error"}
@@ -35,7 +36,7 @@ def on_gpus(judged: EvaluationOutcome | None, **endings: str) -> Object:
         last_word = last_word.model_copy(update=parts)
     told = {"message": last_word.to_line(), **endings}
     return {
-        "nodeSelector": {"type": "kwok"},
+        "nodeSelector": NODES,
         "tolerations": [{"key": "tunesmith.dev/simulated", "operator": "Exists"}],
         "annotations": {f"{SIMULATION}/{key}": value for key, value in told.items()},
     }
@@ -51,7 +52,7 @@ def finetunejob(
     return {
         "apiVersion": "tunesmith.dev/v1alpha1",
         "kind": "FineTuneJob",
-        "metadata": {"name": name, "labels": labels or {}},
+        "metadata": {"name": name, **({"labels": labels} if labels else {})},
         "spec": {
             "baseModel": {"uri": "pvc://models/llama"},
             "dataset": {"uri": "pvc://data/rows.jsonl"},
@@ -73,7 +74,7 @@ def evalrun(
     return {
         "apiVersion": "tunesmith.dev/v1alpha1",
         "kind": "EvalRun",
-        "metadata": {"name": name, "labels": labels or {}},
+        "metadata": {"name": name, **({"labels": labels} if labels else {})},
         "spec": {
             "baseModel": {"uri": "pvc://models/llama"},
             "suites": [{"name": "held-out", "dataset": {"uri": "pvc://data/held-out.jsonl"}}],

@@ -7,13 +7,13 @@ from subprocess import CalledProcessError
 
 import pytest
 import yaml
-from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.adapterdeployment import AdapterDeploymentSpec
+from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.api.objects import Kind
 
 from examples.demo.chain import ROOT
 from examples.demo.kubectl import Object
-from tests.gitops.argocd import reads, rendered
+from tests.gitops.argocd import CHECKS, reads, rendered
 
 GITOPS = ROOT / "examples" / "gitops"
 TEAM = GITOPS / "teams" / "support"
@@ -31,24 +31,17 @@ def named(objects: list[Object], name: str) -> list[Object]:
 def test_without_the_option_nothing_is_written_into_argo_cds_namespace() -> None:
     objects = rendered()
     assert objects
-    assert not named(objects, "argocd-cm")
+    assert not [each for each in objects if each["metadata"].get("namespace") == "argocd"]
 
 
 def test_with_it_there_is_a_check_for_each_kind_in_the_namespace_of_argo_cd() -> None:
     plain = rendered()
     objects = rendered(argocd__healthChecks="true", argocd__namespace="gitops")
-    (config_map,) = named(objects, "argocd-cm")
-    assert config_map["metadata"]["namespace"] == "gitops"
+    (checks,) = named(objects, CHECKS)
+    assert checks["metadata"]["namespace"] == "gitops"
     keys = {f"resource.customizations.health.tunesmith.dev_{kind}" for kind in Kind}
-    assert set(config_map["data"]) == keys
-    assert [each for each in objects if each != config_map] == plain
-
-
-def test_an_uninstall_or_a_pruning_leaves_argo_cds_settings_alone() -> None:
-    (config_map,) = named(rendered(argocd__healthChecks="true"), "argocd-cm")
-    annotations = config_map["metadata"]["annotations"]
-    assert annotations["helm.sh/resource-policy"] == "keep"
-    assert annotations["argocd.argoproj.io/sync-options"] == "Prune=false,Delete=false"
+    assert set(checks["data"]) == keys
+    assert [each for each in objects if each != checks] == plain
 
 
 @pytest.mark.parametrize("file", ["application.yaml", "applicationset.yaml"])
@@ -80,7 +73,8 @@ def test_claims_come_before_the_job_and_the_job_before_what_serves_it() -> None:
 
 def test_the_job_of_the_example_is_one_that_its_deployment_serves() -> None:
     (job,), (deployment,) = (documents(TEAM / file) for file in ("finetune.yaml", "serving.yaml"))
-    trains, serves = FineTuneJob.from_object(job), AdapterDeployment.from_object(deployment)
-    assert serves.spec.adapters.selector is not None
-    assert serves.spec.adapters.selector.match_labels.items() <= trains.metadata.labels.items()
-    assert serves.spec.base_model.uri == trains.spec.base_model.uri
+    trains = FineTuneJobSpec.model_validate(job["spec"])
+    serves = AdapterDeploymentSpec.model_validate(deployment["spec"])
+    assert serves.adapters.selector is not None
+    assert serves.adapters.selector.match_labels.items() <= job["metadata"]["labels"].items()
+    assert serves.base_model.uri == trains.base_model.uri
