@@ -15,7 +15,7 @@ import pytest
 from tunesmith.kube.cluster import FIELD_MANAGER
 
 from examples.demo.chain import ROOT
-from examples.demo.kubectl import Kubectl, KubectlError, Object
+from examples.demo.kubectl import Kubectl, KubectlError, Object, conditions
 from tests.cluster.manifests import claim
 from tests.cluster.test_simulated_gpus import devcluster
 from tests.cluster.test_stages import BY, DATA, annotate, own_name, until, until_state
@@ -186,6 +186,24 @@ def test_a_job_of_git_may_be_paused_and_resumed_in_git(team: Kubectl) -> None:
     until_state(team, "paused", "Suspended")
     sync(team, scenes.finetunejob("paused"))
     team.wait("finetunejob/paused", "Ready", 120)
+
+
+def test_what_a_quota_refuses_is_said_of_the_spec_that_was_seen(kubectl: Kubectl) -> None:
+    """Tools that follow kstatus wait forever where the observed generation is an older one."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "no-jobs"},
+        "spec": {"hard": {"count/jobs.batch": "0"}},
+    }
+    kubectl.apply(quota)
+    until(lambda: kubectl.get("resourcequota", "no-jobs").get("status", {}).get("hard"))
+    job = scenes.finetunejob("refused")
+    sync(kubectl, job)
+    until(lambda: conditions(live(kubectl, job)).get("Stalled", {}).get("reason") == "Refused")
+    found = live(kubectl, job)
+    assert "exceeded quota" in conditions(found)["Stalled"]["message"]
+    assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
 
 
 def test_the_health_checks_join_argo_cds_own_settings_by_the_documents_command(
