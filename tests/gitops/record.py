@@ -1,7 +1,7 @@
 """Writes down every state that objects go through on a real cluster: `make gitops-statuses`.
 
 Plays the scenes in a namespace of its own and keeps the first status of each state; with
-``--watch-only`` it plays nothing, and keeps what others do anywhere in the cluster.
+``--watch-only`` it plays nothing, and adds what others do anywhere in the cluster.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ KINDS = ("finetunejobs", "evalruns", "adapterdeployments")
 class Recorder:
     """Watches the three kinds in all namespaces; what it saw first of each state stays."""
 
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
+    def __init__(self, known: set[str]) -> None:
+        self._seen = known
         self._watches = [_watch(kind) for kind in KINDS]
         for each in self._watches:
             Thread(target=self._follow, args=(each,)).start()
@@ -61,7 +61,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--watch-only", action="store_true")
     arguments = parser.parse_args()
-    recorder = Recorder()
+    known = {recorded.scene(each) for each in recorded.recorded()}
+    recorder = Recorder(known if arguments.watch_only else set())
     kubectl = None if arguments.watch_only else play()
     time.sleep(arguments.seconds)
     recorder.stop()
