@@ -71,6 +71,14 @@ def test_a_job_deleted_by_hand_is_followed_by_the_next_number() -> None:
     assert next_step(None, Remembered(2, 1), 3, DELAY, given.NOW) == Start(3, 1)
 
 
+def test_deleting_the_job_of_an_attempt_that_was_the_last_sets_nothing_going_again() -> None:
+    attempt = latest_attempt([given.batch_job(finished="Failed")], [crash()])
+    assert attempt is not None
+    last = Remembered(1, 1, attempt.failure)
+    assert next_step(None, last, 0, DELAY, given.NOW) == GiveUp()
+    assert next_step(None, last, 1, DELAY, given.NOW) == Start(2, 1)
+
+
 def test_a_job_kept_for_its_log_is_not_taken_for_the_one_that_was_deleted_by_hand() -> None:
     kept = [given.batch_job(1, finished="Failed")]
     assert latest_attempt(kept, [crash()], AttemptStatus(attempt=2, counted_failures=1)) is None
