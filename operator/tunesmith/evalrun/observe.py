@@ -24,7 +24,7 @@ async def observe(reader: Reader, pods: PodHttp, run: EvalRun) -> Observed:
         if is_controlled_by(each, run.metadata)
     ]
     job_pods = await reader.list("Pod", namespace, labels)
-    attempt = latest_attempt(jobs, job_pods, run.status.failure)
+    attempt = latest_attempt(jobs, job_pods, run.status)
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
         progress = await pods.progress(attempt.pod_address)

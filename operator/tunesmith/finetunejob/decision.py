@@ -115,7 +115,7 @@ def results(observed: Observed) -> Results:
         (report.dataset if report else None) or (ready.dataset if ready else None) or status.dataset
     )
     training = report.training if report else None
-    if attempt is None or (attempt.number < remembered and status.artifact):
+    if attempt is None:
         progress = training or status.progress
         return Results(ready, status.artifact, dataset, progress, status.adjustments)
     changes = adjustments.of_attempt(observed.jobs, attempt)

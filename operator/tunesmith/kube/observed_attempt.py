@@ -47,16 +47,19 @@ class _Ended:
 
 
 def latest_attempt(
-    jobs: list[Object], job_pods: list[Object], known: Failure | None = None
+    jobs: list[Object], job_pods: list[Object], before: AttemptStatus | None = None
 ) -> Attempt | None:
-    """The attempt with the highest number, or None before the first.
+    """The attempt with the highest number; None when there is none, or it was deleted by hand.
 
-    ``known`` is the failure that status tells of: it explains an attempt whose pod is gone since.
+    ``before`` is what status tells of: a Job of an earlier attempt, which was kept for its log, is
+    not taken for the one that is gone. The failure in it explains an attempt whose pod is gone.
     """
+    before = before or AttemptStatus()
     alive = [job for job in jobs if "deletionTimestamp" not in job["metadata"]]
-    if not alive:
+    job = max(alive, key=attempt_number, default=None)
+    if job is None or attempt_number(job) < (before.attempt or 0):
         return None
-    job = max(alive, key=attempt_number)
+    known = before.failure
     if known and known.attempt != attempt_number(job):
         known = None
     return _attempt(job, newest_pods(job, job_pods), known)
@@ -70,7 +73,7 @@ def is_behind(
     Watches of several kinds do not keep step: a Job may be complete before its pod is seen to end.
     Nobody who deleted either by hand is told apart from that here.
     """
-    if attempt is None or attempt.number < (known.attempt or 0):
+    if attempt is None:
         return bool(known.attempt)
     if known.failure and known.failure.attempt == attempt.number:
         return False

@@ -214,8 +214,14 @@ async def _say_stalled(
     kept = [each for each in source.conditions if each.type not in {one.type for one in told}]
     conditions = [each.to_json() for each in (*kept, *told)]
     status = source.raw.get("status", {}) | {"state": "Waiting", "conditions": conditions}
-    if status != source.raw.get("status", {}):
+    if status == source.raw.get("status", {}):
+        return
+    try:
         await cluster.apply_status(source.raw, status)
+    except ApiError as error:
+        # Somebody changed or deleted the object meanwhile: the next look says it, it is no error.
+        if not error.conflict and not error.not_found:
+            raise
 
 
 async def _write_status(around: Surroundings, source: Source, plan: Plan, now: datetime) -> Pass:
