@@ -25,8 +25,10 @@ from tunesmith.finetunejob.observe import observe as observe_job
 from tunesmith.finetunejob.plan import plan as plan_job
 from tunesmith.health import HealthServer
 from tunesmith.kube.cluster import ApiError, Cluster
+from tunesmith.kube.conditions import is_true
 from tunesmith.kube.labels import MANAGED_BY, MANAGER, OWNER_LABELS
 from tunesmith.kube.lease import Lease, LeaseSettings
+from tunesmith.kube.parsing import readable_conditions
 from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.reconcile import Room, one_pass
 from tunesmith.kube.workqueue import Key, Pass, WorkQueue
@@ -104,8 +106,8 @@ def _owners(body: kopf.Body) -> list[Key]:
 
 def _adapters_may_have_changed(queue: WorkQueue, changed: kopf.Body) -> None:
     """A job that has trained or a run that has judged concerns the deployments beside it."""
-    conditions = changed.status.get("conditions", [])
-    if not any(each["type"] == "Succeeded" and each["status"] == "True" for each in conditions):
+    conditions = readable_conditions(dict(changed))
+    if not is_true(conditions, "Succeeded"):
         return
     for key in sorted(queue.known):
         if key.kind == Kind.ADAPTER_DEPLOYMENT and key.namespace == changed.metadata.namespace:

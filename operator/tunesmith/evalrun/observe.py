@@ -12,6 +12,7 @@ from tunesmith.kube.attempts import AttemptState
 from tunesmith.kube.cluster import Cluster
 from tunesmith.kube.labels import is_controlled_by, owner_labels
 from tunesmith.kube.observed_attempt import latest_attempt
+from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
 
 
@@ -39,12 +40,12 @@ async def observe(cluster: Cluster, pods: PodHttp, run: EvalRun) -> Observed:
 
 
 async def _named_job(cluster: Cluster, run: EvalRun) -> FineTuneJob | None:
-    """The FineTuneJob whose adapter is judged, if the run names one and it exists."""
+    """The FineTuneJob whose adapter is judged, if the run names one that exists and can be read."""
     adapter = run.spec.adapter
     if adapter is None or adapter.job is None:
         return None
     found = await cluster.get("FineTuneJob", run.metadata.namespace, adapter.job)
-    return FineTuneJob.from_object(found) if found else None
+    return next(iter(readable(FineTuneJob.from_object, [found] if found else [])), None)
 
 
 async def _missing_config_map(cluster: Cluster, run: EvalRun) -> str | None:

@@ -1,28 +1,41 @@
-"""Reading objects of ours that are not the one that a pass is about."""
+"""Reading objects of ours, which another version may have written, or somebody by hand."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from tunesmith.api.objects import Condition
 from tunesmith.kube.cluster import Object
-
-log = logging.getLogger(__name__)
 
 Thing = TypeVar("Thing")
 
 
 def readable(parse: Callable[[Object], Thing], found: Iterable[Object]) -> list[Thing]:
-    """The objects that can be parsed. One that another version wrote must not stop all others."""
+    """The objects that can be parsed. One that cannot must not stop all others; its own pass says
+    what is wrong with it."""
     parsed = []
     for raw in found:
-        try:
+        with suppress(ValidationError):
             parsed.append(parse(raw))
-        except ValidationError as error:
-            metadata = raw["metadata"]
-            name = f"{raw['kind']} {metadata.get('namespace')}/{metadata['name']}"
-            log.warning("%s cannot be read and is passed over: %s", name, error)
     return parsed
+
+
+def readable_conditions(raw: Object) -> list[Condition]:
+    """The conditions of an object of which nothing else may be readable."""
+    try:
+        return [Condition.model_validate(each) for each in raw["status"]["conditions"]]
+    except (ValidationError, LookupError, TypeError):
+        return []
+
+
+def first_complaint(error: ValueError) -> str:
+    """What is wrong with an object, in a clause for people: the first of what pydantic found."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the object"
+    return f"{place}: {first['msg']}"

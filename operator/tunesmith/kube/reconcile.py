@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
+from pydantic import ValidationError
+
+from tunesmith.api.locations import LocationError
 from tunesmith.api.objects import Condition
 from tunesmith.kube.cluster import ApiError, Cluster, Object
 from tunesmith.kube.conditions import fails, holds, updated
 from tunesmith.kube.events import announcements, event_object
 from tunesmith.kube.labels import ATTEMPT
+from tunesmith.kube.parsing import first_complaint, readable_conditions
 from tunesmith.kube.plan import Plan, Status
 from tunesmith.kube.pod_http import PodHttp
-from tunesmith.kube.workqueue import Key, Pass
+from tunesmith.kube.workqueue import Key, Pass, PassFailed
 from tunesmith.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -62,16 +66,28 @@ class Source:
 async def one_pass(
     room: Room[Thing, Seen], cluster: Cluster, pods: PodHttp, settings: Settings, key: Key
 ) -> Pass:
-    """Read, decide, act."""
+    """Read, decide, act. Raises PassFailed with what the API server said, if it said no."""
+    try:
+        return await _one_pass(room, cluster, pods, settings, key)
+    except ApiError as error:
+        raise PassFailed(str(error)) from error
+
+
+async def _one_pass(
+    room: Room[Thing, Seen], cluster: Cluster, pods: PodHttp, settings: Settings, key: Key
+) -> Pass:
     raw = await cluster.get(key.kind, key.namespace, key.name)
     if raw is None:
         return Pass(forget=True)
     if "deletionTimestamp" in raw["metadata"]:
         return Pass()
-    parsed = room.parse(raw)
-    observed = await room.observe(cluster, pods, parsed)
     now = datetime.now(UTC)
-    plan = room.plan(observed, settings, now)
+    try:
+        parsed = room.parse(raw)
+        observed = await room.observe(cluster, pods, parsed)
+        plan = room.plan(observed, settings, now)
+    except (ValidationError, LocationError) as error:
+        return await _say_unreadable(cluster, raw, error, now)
     return await carry_out(cluster, Source(raw, parsed.status.conditions), plan, now)
 
 
@@ -162,6 +178,33 @@ async def _say_stalled(
     status = source.raw.get("status", {}) | {"state": "Waiting", "conditions": conditions}
     if status != source.raw.get("status", {}):
         await cluster.apply_status(source.raw, status)
+
+
+async def _say_unreadable(cluster: Cluster, raw: Object, error: ValueError, now: datetime) -> Pass:
+    """The schema refuses such objects today; one that came past it helps nobody if it is tried
+    again: that is said once, and the rest is up to whoever changes it."""
+    kind, metadata = raw["kind"], raw["metadata"]
+    complaint = first_complaint(error)
+    message = (
+        f"Nothing is done about this object, as it cannot be read ({complaint}): delete it and "
+        f"apply it anew, mended. `kubectl explain {kind.lower()}` says what belongs there."
+    )
+    findings = [
+        fails("Reconciling", "Unreadable", "Waits; see the condition Stalled."),
+        holds("Stalled", "Unreadable", message),
+    ]
+    generation = int(metadata.get("generation", 1))
+    told = updated(readable_conditions(raw), findings, generation, now)
+    status = {"state": "Waiting", "conditions": [each.to_json() for each in told]}
+    if status != without_empty(raw.get("status")):
+        log.warning("%s %s/%s: %s", kind, metadata["namespace"], metadata["name"], message)
+        try:
+            await cluster.replace_status(raw, status)
+        except ApiError as refusal:
+            # Even that may be refused, as the rest of the object is what it is.
+            if refusal.status not in REFUSALS | {400, 409}:
+                raise
+    return Pass()
 
 
 async def _write_status(cluster: Cluster, source: Source, plan: Plan, now: datetime) -> Pass:
