@@ -8,6 +8,7 @@ from pathlib import Path
 
 from devcluster.build import S3_SERVER, build, build_all
 from devcluster.cluster import bring_up, machine_lock, owner
+from devcluster.control_groups import members
 from devcluster.image import NON_ROOT, Image, import_image
 from devcluster.layout import Layout, own_layout
 from devcluster.mounts import Shared, shared_folders
@@ -57,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER[:PATH]",
         help="a further folder that containers see, read-only, at that path or its own",
     )
-    command("down", _down, "remove the cluster and all it stored")
+    down = command("down", _down, "remove the cluster and all it stored")
+    down.add_argument("--any", action="store_true", help="another checkout's, too, if it runs")
     command("status", lambda layout, _: print_status(layout), "show the components")
     command("verify-clean", _verify_clean, "show what a removed cluster left on this machine")
     image = command("image", _image, "make a development image and load it into the cluster")
@@ -100,10 +102,16 @@ def _up(layout: Layout, arguments: argparse.Namespace) -> None:
     bring_up(layout, tuple(arguments.mount))
 
 
-def _down(layout: Layout, _: argparse.Namespace) -> None:
+def _down(layout: Layout, arguments: argparse.Namespace) -> None:
     with machine_lock():
-        # The machine's cluster may belong to another checkout, which may be gone by now.
-        remove_cluster(owner() or layout)
+        found = owner() or layout
+        # What another checkout left behind may go; what it runs is not ours to end.
+        if found != layout and members() and not arguments.any:
+            raise ClusterError(
+                f"the cluster of {found.repository} runs on this machine: `python3 -m devcluster "
+                "down --any` removes it"
+            )
+        remove_cluster(found)
 
 
 def _verify_clean(layout: Layout, _: argparse.Namespace) -> int:

@@ -92,7 +92,7 @@ def _claim_machine(layout: Layout) -> None:
         if members():
             raise ClusterError(
                 f"the cluster of {previous.repository} runs on this machine: "
-                "`python3 -m devcluster down` removes it, from here too"
+                "`python3 -m devcluster down --any` removes it"
             )
         say(f"removing what is left of the cluster of {previous.repository}")
         remove_cluster(previous)

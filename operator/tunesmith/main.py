@@ -1,4 +1,4 @@
-"""Which event puts which key on the queue. kopf is only the plumbing of the watches."""
+"""The table of contents: what is watched, and whom a change concerns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
-
-import kopf
 
 from tunesmith import __version__
 from tunesmith.adapterdeployment.observe import observe as observe_deployment
@@ -19,103 +18,63 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Kind
+from tunesmith.evalrun.observe import doubts as doubts_run
 from tunesmith.evalrun.observe import observe as observe_run
 from tunesmith.evalrun.plan import plan as plan_run
+from tunesmith.finetunejob.observe import doubts as doubts_job
 from tunesmith.finetunejob.observe import observe as observe_job
 from tunesmith.finetunejob.plan import plan as plan_job
 from tunesmith.health import HealthServer
 from tunesmith.kube.cluster import ApiError, Cluster
 from tunesmith.kube.conditions import is_true
-from tunesmith.kube.labels import MANAGED_BY, MANAGER, OWNER_LABELS
+from tunesmith.kube.key import Key, concerned
+from tunesmith.kube.labels import MANAGED_BY, MANAGER
 from tunesmith.kube.lease import Lease, LeaseSettings
 from tunesmith.kube.parsing import readable_conditions
 from tunesmith.kube.pod_http import PodHttp
-from tunesmith.kube.reconcile import Room, one_pass
-from tunesmith.kube.workqueue import Key, Pass, WorkQueue
+from tunesmith.kube.reconcile import Room, Surroundings, one_pass
+from tunesmith.kube.store import Store
+from tunesmith.kube.watched import CHILDREN, OWN, compare_with_lists
+from tunesmith.kube.watches import Watched, watch
+from tunesmith.kube.workqueue import Lane, Pass, WorkQueue
 from tunesmith.settings import Settings, settings
 
 log = logging.getLogger(__name__)
 
 #: One room for each kind.
 ROOMS: dict[Kind, Room[Any, Any]] = {
-    Kind.FINE_TUNE_JOB: Room(FineTuneJob.from_object, observe_job, plan_job),
-    Kind.EVAL_RUN: Room(EvalRun.from_object, observe_run, plan_run),
+    Kind.FINE_TUNE_JOB: Room(FineTuneJob.from_object, observe_job, plan_job, doubts_job),
+    Kind.EVAL_RUN: Room(EvalRun.from_object, observe_run, plan_run, doubts_run),
+    # There are few of them, and what they do (deleting files, say) is not to be taken back.
     Kind.ADAPTER_DEPLOYMENT: Room(
         AdapterDeployment.from_object, observe_deployment, plan_deployment
     ),
 }
-PLURALS = {
-    Kind.FINE_TUNE_JOB: "finetunejobs",
-    Kind.EVAL_RUN: "evalruns",
-    Kind.ADAPTER_DEPLOYMENT: "adapterdeployments",
-}
-#: Children whose changes concern their owner.
-CHILDREN = [("batch", "v1", "jobs"), ("", "v1", "pods"), ("apps", "v1", "deployments")]
+#: What is watched; changes of children concern their owner.
+OURS = {MANAGED_BY: MANAGER}
+WATCHED = (
+    Watched(GROUP, VERSION, "finetunejobs"),
+    Watched(GROUP, VERSION, "evalruns"),
+    Watched(GROUP, VERSION, "adapterdeployments"),
+    Watched("batch", "v1", "jobs", OURS),
+    Watched("", "v1", "pods", OURS),
+    Watched("apps", "v1", "deployments", OURS),
+)
 
 
-def registry(queue: WorkQueue) -> kopf.OperatorRegistry:
-    """The table of contents: what happens, and whom it concerns."""
-    handlers = kopf.OperatorRegistry()
-
-    @kopf.on.login(registry=handlers)
-    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(
-            **arguments
-        )
-
-    for kind, plural in PLURALS.items():
-
-        @kopf.on.event(GROUP, VERSION, plural, registry=handlers, id=f"own-{plural}")
-        def own_object_changed(body: kopf.Body, kind: Kind = kind, **_: Any) -> None:
-            queue.add(_key(kind, body))
-            for owner in _owners(body):
-                queue.add(owner)
-            if kind is not Kind.ADAPTER_DEPLOYMENT:
-                _adapters_may_have_changed(queue, body)
-
-    for group, version, plural in CHILDREN:
-
-        @kopf.on.event(
-            group,
-            version,
-            plural,
-            registry=handlers,
-            id=f"child-{plural}",
-            labels={MANAGED_BY: MANAGER},
-        )
-        def child_changed(body: kopf.Body, **_: Any) -> None:
-            for owner in _owners(body):
-                queue.add(owner)
-
-    return handlers
+def learn(queue: WorkQueue, store: Store, raw: Any, gone: bool = False) -> None:
+    """Keep what is new, and look at whom it concerns."""
+    if store.remove(raw) if gone else store.put(raw):
+        for key in _concerned(store, raw):
+            queue.add(key, Lane.NEW if store.is_new(key) else Lane.CHANGED)
 
 
-def _key(kind: Kind, body: kopf.Body) -> Key:
-    return Key(str(kind), str(body.metadata.namespace), str(body.metadata.name))
-
-
-def _owners(body: kopf.Body) -> list[Key]:
-    labels = body.metadata.labels
-    namespace = str(body.metadata.namespace)
-    return [
-        Key(str(kind), namespace, labels[label])
-        for kind, label in OWNER_LABELS.items()
-        if label in labels
-    ]
-
-
-def _adapters_may_have_changed(queue: WorkQueue, changed: kopf.Body) -> None:
-    """A job that has trained or a run that has judged concerns the deployments beside it."""
-    conditions = readable_conditions(dict(changed))
-    if not is_true(conditions, "Succeeded"):
-        return
-    for key in sorted(queue.known):
-        if key.kind == Kind.ADAPTER_DEPLOYMENT and key.namespace == changed.metadata.namespace:
-            queue.add(key)
-
-
-async def dispatch(cluster: Cluster, pods: PodHttp, chosen: Settings, key: Key) -> Pass:
-    return await one_pass(ROOMS[Kind(key.kind)], cluster, pods, chosen, key)
+def _concerned(store: Store, raw: Any) -> Iterator[Key]:
+    """The object itself and its owner; of a job that has trained and a run that has judged the
+    deployments beside it, too."""
+    yield from concerned(raw)
+    if is_true(readable_conditions(raw), "Succeeded"):
+        yield from store.keys(raw["metadata"]["namespace"], Kind.ADAPTER_DEPLOYMENT)
 
 
 async def operate(chosen: Settings, stop: asyncio.Event) -> None:
@@ -123,15 +82,19 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     cluster = await Cluster.connect()
     await _require_definitions(cluster, chosen)
     pods = PodHttp()
-    queue = WorkQueue(
-        partial(dispatch, cluster, pods, chosen), chosen.workers, chosen.resync.total_seconds()
-    )
+    store = Store()
+
+    async def reconcile(key: Key) -> Pass:
+        return await one_pass(ROOMS[Kind(key.kind)], around, key)
+
+    queue = WorkQueue(reconcile, chosen.workers)
+    around = Surroundings(cluster, store, pods, chosen, partial(learn, queue, store))
     lease = Lease(cluster, LeaseSettings(chosen.operator_namespace, chosen.identity))
     health = HealthServer(chosen.health_port, queue, lease)
     await health.start()
     try:
         if await _first_of(lease.acquire(), stop.wait()) == 0:
-            await _first_of(lease.keep(), queue.run(), _watch(queue, chosen), stop.wait())
+            await _first_of(lease.keep(), queue.run(), _follow(queue, around), stop.wait())
     finally:
         with contextlib.suppress(Exception):
             await lease.release()
@@ -144,25 +107,49 @@ async def _require_definitions(cluster: Cluster, chosen: Settings) -> None:
     """kopf would never notice a kind that is installed later: better to be started again."""
     for kind in Kind:
         try:
-            await cluster.list(str(kind), next(iter(chosen.namespaces), None))
+            await anext(cluster.pages(str(kind), next(iter(chosen.namespaces), None)))
         except ApiError as error:
             if error.not_found:
                 raise SystemExit(f"the CustomResourceDefinition of {kind} is missing") from error
             raise
 
 
-async def _watch(queue: WorkQueue, chosen: Settings) -> None:
-    configuration = kopf.OperatorSettings()
-    configuration.scanning.disabled = True
-    configuration.posting.enabled = False
-    configuration.execution.max_workers = chosen.workers
-    await kopf.operator(
-        registry=registry(queue),
-        settings=configuration,
-        standalone=True,
-        clusterwide=not chosen.namespaces,
-        namespaces=chosen.namespaces,
-    )
+async def _follow(queue: WorkQueue, around: Surroundings) -> None:
+    """See everything that is there, and from then on what changes."""
+    await _look_at_all(queue, around)
+    log.info("everything that is there has been seen")
+    watching = watch(WATCHED, around.settings.namespaces, partial(learn, queue, around.store))
+    await _first_of(watching, _look_again(queue, around))
+
+
+async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
+    """Compare what is kept with what is there, and look at what had changed.
+
+    What nobody has looked at before has no children, and does not wait until those of all others
+    are listed; for the others, a child that is not listed yet would seem to be missing.
+    """
+    store, changed = around.store, list[Key]()
+    for kinds in (OWN, CHILDREN):
+        changed += await compare_with_lists(
+            around.cluster, store, kinds, around.settings.namespaces
+        )
+        for key in changed:
+            if store.is_new(key):
+                queue.add(key, Lane.NEW)
+    for key in changed:
+        queue.add(key, Lane.ROUTINE)
+
+
+async def _look_again(queue: WorkQueue, around: Surroundings) -> None:
+    """Now and then: covers events that never came, and changes that no watch tells of."""
+    while True:
+        await asyncio.sleep(around.settings.resync.total_seconds())
+        try:
+            await _look_at_all(queue, around)
+        except (ApiError, OSError, TimeoutError) as error:
+            log.warning("not everything could be looked at: %s", error)
+        for key in around.store.all_keys(Kind.ADAPTER_DEPLOYMENT):
+            queue.add(key, Lane.ROUTINE)
 
 
 async def _first_of(*activities: Any) -> int:

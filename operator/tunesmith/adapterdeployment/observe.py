@@ -18,10 +18,11 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Kind
 from tunesmith.api.serving_status import Strategy
 from tunesmith.kube import pods
-from tunesmith.kube.cluster import KEDA, ApiError, Cluster, Object
+from tunesmith.kube.cluster import KEDA, ApiError, Object
 from tunesmith.kube.labels import is_controlled_by, owner_labels
 from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.watched import Reader
 
 CHILD_KINDS = ("ConfigMap", "Service", "Deployment", "PodDisruptionBudget")
 
@@ -32,7 +33,7 @@ ENDED = {"Failed", "Succeeded"}
 Children = dict[tuple[str, str], Object]
 
 
-async def observe(cluster: Cluster, http: PodHttp, deployment: AdapterDeployment) -> Observed:
+async def observe(cluster: Reader, http: PodHttp, deployment: AdapterDeployment) -> Observed:
     namespace = deployment.metadata.namespace
     labels = owner_labels(Kind.ADAPTER_DEPLOYMENT, deployment.metadata.name)
     children: Children = {}
@@ -77,13 +78,13 @@ def _names(deployment: AdapterDeployment) -> list[tuple[str, str]]:
     return [(kind, child_name(deployment, role)) for role in Role for kind in kinds[role]]
 
 
-async def _is_keda_there(cluster: Cluster, deployment: AdapterDeployment) -> bool:
+async def _is_keda_there(cluster: Reader, deployment: AdapterDeployment) -> bool:
     """Only looked up when it matters."""
     matters = deployment.spec.autoscaling or deployment.status.autoscaled
     return bool(matters) and await cluster.serves(KEDA)
 
 
-async def _scaled_object(cluster: Cluster, deployment: AdapterDeployment) -> Children:
+async def _scaled_object(cluster: Reader, deployment: AdapterDeployment) -> Children:
     name = child_name(deployment)
     try:
         found = await cluster.get("ScaledObject", deployment.metadata.namespace, name)
@@ -96,7 +97,7 @@ async def _scaled_object(cluster: Cluster, deployment: AdapterDeployment) -> Chi
 
 
 async def _configuration_in_use(
-    cluster: Cluster, deployment: AdapterDeployment, children: Children
+    cluster: Reader, deployment: AdapterDeployment, children: Children
 ) -> Children:
     """Merged weights have a ConfigMap for each version; this is that of the running pods."""
     running = children.get(("Deployment", child_name(deployment)))
@@ -107,7 +108,7 @@ async def _configuration_in_use(
     return {("ConfigMap", name): found} if found else {}
 
 
-async def _jobs(cluster: Cluster, deployment: AdapterDeployment) -> list[FineTuneJob]:
+async def _jobs(cluster: Reader, deployment: AdapterDeployment) -> list[FineTuneJob]:
     labels = selector_labels(deployment)
     if labels is None:
         return []
@@ -115,7 +116,7 @@ async def _jobs(cluster: Cluster, deployment: AdapterDeployment) -> list[FineTun
     return readable(FineTuneJob.from_object, found)
 
 
-async def _runs(cluster: Cluster, deployment: AdapterDeployment) -> list[EvalRun]:
+async def _runs(cluster: Reader, deployment: AdapterDeployment) -> list[EvalRun]:
     """Only named adapters are looked up by their verdicts: jobs carry their own."""
     if all(each.gate is GateRule.NONE for each in deployment.spec.adapters.named):
         return []
@@ -123,7 +124,7 @@ async def _runs(cluster: Cluster, deployment: AdapterDeployment) -> list[EvalRun
     return readable(EvalRun.from_object, found)
 
 
-async def _served_elsewhere(cluster: Cluster, deployment: AdapterDeployment) -> frozenset[str]:
+async def _served_elsewhere(cluster: Reader, deployment: AdapterDeployment) -> frozenset[str]:
     """Digests that other AdapterDeployments of the namespace serve."""
     if not deployment.spec.adapters.delete_files:
         return frozenset()
@@ -141,7 +142,7 @@ def _digests_served_by(raw: Object) -> list[str]:
 
 
 async def _jobs_of_ours(
-    cluster: Cluster, deployment: AdapterDeployment, labels: dict[str, str]
+    cluster: Reader, deployment: AdapterDeployment, labels: dict[str, str]
 ) -> list[Object]:
     spec = deployment.spec
     if spec.strategy is Strategy.ADAPTERS and not spec.adapters.delete_files:

@@ -1,4 +1,4 @@
-"""Reads an EvalRun and everything that belongs to it, live."""
+"""Reads an EvalRun and everything that belongs to it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from tunesmith.api.objects import Kind
 from tunesmith.evalrun.objects import sources_read
 from tunesmith.evalrun.plan import Observed
 from tunesmith.kube.attempts import AttemptState
-from tunesmith.kube.cluster import Cluster
 from tunesmith.kube.labels import is_controlled_by, owner_labels
-from tunesmith.kube.observed_attempt import latest_attempt
+from tunesmith.kube.observed_attempt import is_behind, latest_attempt
 from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.watched import Reader
 
 
-async def observe(cluster: Cluster, pods: PodHttp, run: EvalRun) -> Observed:
+async def observe(reader: Reader, pods: PodHttp, run: EvalRun) -> Observed:
     namespace = run.metadata.namespace
     labels = owner_labels(Kind.EVAL_RUN, run.metadata.name)
     jobs = [
         each
-        for each in await cluster.list("Job", namespace, labels)
+        for each in await reader.list("Job", namespace, labels)
         if is_controlled_by(each, run.metadata)
     ]
-    job_pods = await cluster.list("Pod", namespace, labels)
+    job_pods = await reader.list("Pod", namespace, labels)
     attempt = latest_attempt(jobs, job_pods, run.status.failure)
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
@@ -34,26 +34,34 @@ async def observe(cluster: Cluster, pods: PodHttp, run: EvalRun) -> Observed:
         attempt,
         jobs,
         progress,
-        await _missing_config_map(cluster, run),
-        await _named_job(cluster, run),
+        None if run.status.results else await _missing_config_map(reader, run),
+        await _named_job(reader, run),
+        job_pods,
     )
 
 
-async def _named_job(cluster: Cluster, run: EvalRun) -> FineTuneJob | None:
+def doubts(seen: Observed) -> bool:
+    """Whether a Job that status tells of, or the end of its pod, was not seen."""
+    if seen.run.status.results:
+        return False
+    return is_behind(seen.attempt, seen.pods, seen.jobs, seen.run.status)
+
+
+async def _named_job(reader: Reader, run: EvalRun) -> FineTuneJob | None:
     """The FineTuneJob whose adapter is judged, if the run names one that exists and can be read."""
     adapter = run.spec.adapter
     if adapter is None or adapter.job is None:
         return None
-    found = await cluster.get("FineTuneJob", run.metadata.namespace, adapter.job)
+    found = await reader.get("FineTuneJob", run.metadata.namespace, adapter.job)
     return next(iter(readable(FineTuneJob.from_object, [found] if found else [])), None)
 
 
-async def _missing_config_map(cluster: Cluster, run: EvalRun) -> str | None:
+async def _missing_config_map(reader: Reader, run: EvalRun) -> str | None:
     """A pod that waits for a ConfigMap does not say so in its status, hence this look."""
     for source in sources_read(run, None):
         location = parse_location(source.uri)
         if location.scheme is not Scheme.CONFIG_MAP:
             continue
-        if not await cluster.get("ConfigMap", run.metadata.namespace, location.holder):
+        if not await reader.get("ConfigMap", run.metadata.namespace, location.holder):
             return location.holder
     return None

@@ -48,6 +48,8 @@ class Observed:
     missing_config_map: str | None = None
     #: The FineTuneJob whose adapter is judged, if the run names one and it exists.
     named_job: FineTuneJob | None = None
+    #: The pods of all these Jobs.
+    pods: list[Object] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

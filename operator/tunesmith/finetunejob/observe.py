@@ -1,4 +1,4 @@
-"""Reads a FineTuneJob and everything that belongs to it, live."""
+"""Reads a FineTuneJob and everything that belongs to it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from tunesmith.api.objects import Kind
 from tunesmith.finetunejob.decision import JobStage, Observed
 from tunesmith.finetunejob.preparation_objects import config_maps_read
 from tunesmith.kube.attempts import AttemptState
-from tunesmith.kube.cluster import Cluster, Object
+from tunesmith.kube.cluster import Object
 from tunesmith.kube.labels import STAGE, is_controlled_by, owner_labels
-from tunesmith.kube.observed_attempt import latest_attempt
+from tunesmith.kube.observed_attempt import is_behind, latest_attempt
 from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.watched import Reader
 
 
-async def observe(cluster: Cluster, pods: PodHttp, job: FineTuneJob) -> Observed:
+async def observe(reader: Reader, pods: PodHttp, job: FineTuneJob) -> Observed:
     namespace, name = job.metadata.namespace, job.metadata.name
     labels = owner_labels(Kind.FINE_TUNE_JOB, name)
     stages: dict[str, list[Object]] = {stage: [] for stage in JobStage}
-    for each in await cluster.list("Job", namespace, labels):
+    for each in await reader.list("Job", namespace, labels):
         if is_controlled_by(each, job.metadata):
             stages[each["metadata"]["labels"].get(STAGE, JobStage.TRAIN)].append(each)
-    job_pods = await cluster.list("Pod", namespace, labels)
+    job_pods = await reader.list("Pod", namespace, labels)
     attempt = latest_attempt(stages[JobStage.TRAIN], job_pods, job.status.failure)
     before = job.status.preparation.failure if job.status.preparation else None
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
         progress = await pods.progress(attempt.pod_address)
-    runs = await cluster.list("EvalRun", namespace, labels)
+    runs = await reader.list("EvalRun", namespace, labels)
     return Observed(
         job,
         attempt,
@@ -37,16 +38,34 @@ async def observe(cluster: Cluster, pods: PodHttp, job: FineTuneJob) -> Observed
         readable(
             EvalRun.from_object, (each for each in runs if is_controlled_by(each, job.metadata))
         ),
-        await _missing_config_map(cluster, job),
+        None if is_prepared(job) else await _missing_config_map(reader, job),
         latest_attempt(stages[JobStage.PREPARE], job_pods, before),
         stages[JobStage.PREPARE],
         job_pods,
     )
 
 
-async def _missing_config_map(cluster: Cluster, job: FineTuneJob) -> str | None:
+def is_prepared(job: FineTuneJob) -> bool:
+    """Whether status tells of prepared data."""
+    return job.status.preparation is not None and job.status.preparation.uri is not None
+
+
+def doubts(seen: Observed) -> bool:
+    """Whether a Job that status tells of, or the end of its pod, was not seen."""
+    job = seen.job
+    before = job.status.preparation
+    if before and not is_prepared(job):
+        return is_behind(seen.preparation, seen.pods, seen.preparation_jobs, before)
+    if job.status.artifact and not (
+        seen.attempt and seen.attempt.number > (job.status.attempt or 0)
+    ):
+        return False
+    return is_behind(seen.attempt, seen.pods, seen.jobs, job.status)
+
+
+async def _missing_config_map(reader: Reader, job: FineTuneJob) -> str | None:
     """A pod that waits for a ConfigMap does not say so in its status, hence this look."""
     for name in config_maps_read(job):
-        if not await cluster.get("ConfigMap", job.metadata.namespace, name):
+        if not await reader.get("ConfigMap", job.metadata.namespace, name):
             return name
     return None

@@ -8,7 +8,7 @@ from tunesmith.api.finetunejob import JobState, Preparation
 from tunesmith.finetunejob.decision import Decision, Observed, Prepared, Results, is_spoilt
 from tunesmith.finetunejob.training import not_ready
 from tunesmith.kube.advance import Advance, Stage, advance, missing_config_map, remembered_attempts
-from tunesmith.kube.attempts import Start
+from tunesmith.kube.attempts import AttemptState, Start
 from tunesmith.kube.conditions import Finding, fails, holds, timestamp, unknown
 from tunesmith.settings import Settings
 
@@ -34,12 +34,12 @@ def before_training(
 def preparing(observed: Observed, found: Results, settings: Settings, now: datetime) -> Decision:
     """One attempt after another, until the data is ready."""
     step = _step(observed, settings, now)
-    succeeded = step.succeeded
-    if step.stage is Stage.RUNNING:
+    state, succeeded = STATES[step.stage], step.succeeded
+    if step.stage is Stage.RUNNING or _begins(observed, step):
         message = "The data is being prepared and the memory planned, on a CPU."
-        succeeded = unknown("Succeeded", "Preparing", message)
+        state, succeeded = JobState.PREPARING, unknown("Succeeded", "Preparing", message)
     return Decision(
-        state=STATES[step.stage],
+        state=state,
         succeeded=succeeded,
         ready=not_ready(found.adjustments),
         stalled=step.stalled,
@@ -48,6 +48,13 @@ def preparing(observed: Observed, found: Results, settings: Settings, now: datet
         requeue_after=step.requeue_after,
         evaluation=observed.job.status.evaluation,
     )
+
+
+def _begins(observed: Observed, step: Advance) -> bool:
+    """Whether a pod without a GPU is about to start: that is told as preparing, too."""
+    attempt = observed.preparation
+    is_stopped = attempt is not None and attempt.state is AttemptState.SUSPENDED
+    return step.stage is Stage.PENDING and not is_stopped and not is_spoilt(observed)
 
 
 def finding(observed: Observed, seen: Prepared | None, decision: Decision) -> Finding:

@@ -10,7 +10,7 @@ from tunesmith.api.job_evaluation import Adjustment
 from tunesmith.finetunejob import memory
 from tunesmith.finetunejob.adjustments import sentence
 from tunesmith.finetunejob.decision import Decision, Observed, Results
-from tunesmith.kube.advance import Stage, advance
+from tunesmith.kube.advance import Stage, advance, waits_for_pod
 from tunesmith.kube.attempts import Start, counted_failures
 from tunesmith.kube.conditions import Finding, fails, unknown
 from tunesmith.settings import Settings
@@ -59,7 +59,7 @@ def again(observed: Observed, changes: list[Adjustment], settings: Settings) -> 
     counted = counted_failures(attempt) if attempt else status.counted_failures or 0
     return Decision(
         state=JobState.PENDING,
-        succeeded=unknown("Succeeded", "Pending", f"Attempt {number} was created."),
+        succeeded=unknown("Succeeded", "Pending", waits_for_pod(number)),
         ready=not_ready(changes),
         start=Start(number, counted),
         adjustments=changes,

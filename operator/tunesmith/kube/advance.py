@@ -70,7 +70,7 @@ def advance(
     remembered = Remembered(before.attempt or 0, before.counted_failures or 0)
     match next_step(attempt, remembered, backoff_limit, settings.first_retry_delay, now):
         case Start() as start:
-            succeeded = unknown("Succeeded", "Pending", f"Attempt {start.number} was created.")
+            succeeded = unknown("Succeeded", "Pending", waits_for_pod(start.number))
             return Advance(Stage.PENDING, succeeded, None, start, settings.progress_interval)
         case WaitUntil() as wait:
             return _wait(_failure_of(attempt), wait, now)
@@ -110,11 +110,16 @@ def _under_way(attempt: Attempt, missing: Trouble | None, settings: Settings) ->
             holds("Stalled", trouble.reason, trouble.message),
             requeue_after=settings.progress_interval,
         )
-    message = f"Attempt {attempt.number} waits for its pod to start."
+    message = waits_for_pod(attempt.number)
     if attempt.state is AttemptState.SUSPENDED:
         message = f"Attempt {attempt.number} waits until its Job {attempt.job_name} is resumed."
     succeeded = unknown("Succeeded", "Pending", message)
     return Advance(Stage.PENDING, succeeded, requeue_after=settings.progress_interval)
+
+
+def waits_for_pod(number: int) -> str:
+    """The same from when the attempt is made until its pod runs: one status, so one write."""
+    return f"Attempt {number} waits for its pod to start."
 
 
 def _wait(failure: Failure, wait: WaitUntil, now: datetime) -> Advance:

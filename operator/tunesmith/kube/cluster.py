@@ -1,6 +1,6 @@
 """The one place that talks to the API server: reads, server-side apply, status, events.
 
-Objects go in and out as plain JSON. Reads are always live, never from a cache.
+Objects go in and out as plain JSON. Reads are live; ``watched`` has those that need no request.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -60,6 +61,14 @@ RESOURCES: dict[str, Resource] = {
 }
 
 
+@dataclass(frozen=True)
+class Page:
+    """Part of a list, and the version at which the whole list was complete."""
+
+    items: list[Object]
+    version: int
+
+
 class ApiError(Exception):
     """The API server refused a request. ``status`` is the HTTP status, 0 when none came."""
 
@@ -95,6 +104,8 @@ class Cluster:
             config.load_incluster_config(settings)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=settings)
+        # aiohttp would look into ~/.netrc in a thread of its own before every request.
+        settings.client_session_kwargs = {"trust_env": False}
         api = client.ApiClient(settings)
         api.user_agent = "tunesmith-operator"
         return cls(api)
@@ -115,19 +126,25 @@ class Cluster:
         self, kind: str, namespace: str | None, labels: dict[str, str] | None = None
     ) -> list[Object]:
         """All objects of a kind in a namespace (or in all), chosen by labels."""
+        pages = self.pages(kind, namespace, labels)
+        return [each async for page in pages for each in page.items]
+
+    async def pages(
+        self, kind: str, namespace: str | None, labels: dict[str, str] | None = None
+    ) -> AsyncIterator[Page]:
+        """The same, page by page, so that a long list need not be held as a whole."""
         selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
-        resource, found, token = RESOURCES[kind], [], ""
+        resource, token = RESOURCES[kind], ""
         while True:
             query = {"labelSelector": selector, "limit": str(PAGE_SIZE), "continue": token}
             page = await self._request("GET", resource.path(namespace), query)
             # Items of a list come without kind and apiVersion.
-            found += [
-                {"apiVersion": resource.api_version, "kind": kind, **item}
-                for item in page.get("items", [])
-            ]
+            kinds = {"apiVersion": resource.api_version, "kind": kind}
+            items = [{**kinds, **item} for item in page.get("items", [])]
+            yield Page(items, int(page["metadata"]["resourceVersion"]))
             token = page["metadata"].get("continue", "")
             if not token:
-                return found
+                return
 
     async def serves(self, api_version: str) -> bool:
         """Whether somebody installed the kinds of this API."""
@@ -202,22 +219,23 @@ class Cluster:
 
     async def suspend(
         self, namespace: str, job_name: str, annotations: dict[str, str], *, suspend: bool
-    ) -> None:
+    ) -> Object | None:
         """Stop a Job or let it go on; gone already is fine.
 
         Nothing else of it is touched: whoever admits Jobs may have changed its pods' template.
         """
         patch = {"metadata": {"annotations": annotations}, "spec": {"suspend": suspend}}
-        await self._merge("Job", namespace, job_name, patch)
+        return await self._merge("Job", namespace, job_name, patch)
 
-    async def _merge(self, kind: str, namespace: str, name: str, patch: Object) -> None:
+    async def _merge(self, kind: str, namespace: str, name: str, patch: Object) -> Object | None:
         path = RESOURCES[kind].path(namespace, name)
         query = {"fieldManager": FIELD_MANAGER}
         try:
-            await self._request("PATCH", path, query, patch, "application/merge-patch+json")
+            return await self._request("PATCH", path, query, patch, "application/merge-patch+json")
         except ApiError as error:
-            if not error.not_found:
-                raise
+            if error.not_found:
+                return None
+            raise
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
         """Delete an object and what it owns, in the background; gone already is fine.

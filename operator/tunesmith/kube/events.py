@@ -15,7 +15,7 @@ COMPONENT = "tunesmith"
 #: Conditions that are told when they begin to hold, and when they stop to. A condition that is
 #: False from the beginning ("not trained yet") is no news.
 TOLD_WHEN_TRUE = {
-    "Succeeded", "Prepared", "Reviewed", "Ready", "Passed", "Suspended", "Stalled", "Warning",
+    "Succeeded", "Reviewed", "Ready", "Passed", "Suspended", "Stalled", "Warning",
 }  # fmt: skip
 TOLD_WHEN_FALSE = {"Succeeded", "Passed", "Preflight"}
 #: Conditions that are bad when they hold.

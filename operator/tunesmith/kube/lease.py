@@ -44,6 +44,8 @@ class Lease:
     def __init__(self, cluster: Cluster, settings: LeaseSettings) -> None:
         self._cluster = cluster
         self._settings = settings
+        #: Our own record as it was last written, so that renewing it needs no look at it first.
+        self._own: Object | None = None
         self._seen: tuple[str, str] = ("", "")
         self._seen_at = 0.0
         self.held = False
@@ -85,18 +87,23 @@ class Lease:
         return await self._cluster.get("Lease", self._settings.namespace, self._settings.name)
 
     async def _try(self) -> bool:
-        current = await self._get()
-        try:
-            if current is None:
-                return await self._cluster.create(self._record(None)) is not None
-            if not self._may_take(current["spec"]):
-                return False
-            await self._cluster.replace(self._record(current))
+        if self._own and await self._write(self._own):
             return True
+        current = await self._get()
+        if current is None:
+            self._own = await self._cluster.create(self._record(None))
+            return self._own is not None
+        return self._may_take(current["spec"]) and await self._write(current)
+
+    async def _write(self, current: Object) -> bool:
+        """Renew or take the lease; False when somebody else changed it meanwhile."""
+        self._own = None
+        try:
+            self._own = await self._cluster.replace(self._record(current))
         except ApiError as error:
-            if error.conflict:
-                return False
-            raise
+            if not error.conflict and not error.not_found:
+                raise
+        return self._own is not None
 
     def _may_take(self, spec: Object) -> bool:
         holder = spec.get("holderIdentity", "")

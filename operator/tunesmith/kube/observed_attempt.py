@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunesmith.api.objects import Failure, FailureClass
+from tunesmith.api.objects import AttemptStatus, Failure, FailureClass
 from tunesmith.api.trainer_contract import FAILURE_CLASSES, Reason, TerminationMessage
 from tunesmith.kube import pods
 from tunesmith.kube.attempts import Attempt, AttemptState, attempt_number
@@ -60,6 +60,22 @@ def latest_attempt(
     if known and known.attempt != attempt_number(job):
         known = None
     return _attempt(job, newest_pods(job, job_pods), known)
+
+
+def is_behind(
+    attempt: Attempt | None, job_pods: list[Object], jobs: list[Object], known: AttemptStatus
+) -> bool:
+    """Whether the Job that status tells of was not seen, or the end of its pod was not.
+
+    Watches of several kinds do not keep step: a Job may be complete before its pod is seen to end.
+    Nobody who deleted either by hand is told apart from that here.
+    """
+    if attempt is None or attempt.number < (known.attempt or 0):
+        return bool(known.attempt)
+    if known.failure and known.failure.attempt == attempt.number:
+        return False
+    job = next(each for each in jobs if each["metadata"]["name"] == attempt.job_name)
+    return is_finished(job) and not any(pods.ending(pod) for pod in pods_of(job, job_pods))
 
 
 def pods_of(job: Object, job_pods: list[Object]) -> list[Object]:

@@ -15,18 +15,25 @@ from tunesmith.api.objects import Condition
 from tunesmith.kube.cluster import ApiError, Cluster, Object
 from tunesmith.kube.conditions import fails, holds, updated
 from tunesmith.kube.events import announcements, event_object
+from tunesmith.kube.key import Key
 from tunesmith.kube.labels import ATTEMPT
 from tunesmith.kube.parsing import first_complaint, readable_conditions
 from tunesmith.kube.plan import Plan, Status
 from tunesmith.kube.pod_http import PodHttp
-from tunesmith.kube.workqueue import Key, Pass, PassFailed
+from tunesmith.kube.store import Store
+from tunesmith.kube.watched import Reader, WatchedReader
+from tunesmith.kube.workqueue import Pass, PassFailed
 from tunesmith.settings import Settings
 
 log = logging.getLogger(__name__)
 
 #: The API server understood and will not have it.
 REFUSALS = {403, 422}
+#: What does not fit the models: the schema was another one when it was made, or is not in force.
+UNREADABLE = (ValidationError, LocationError)
 NAME_TAKEN_SECONDS = 1.0
+#: After a conflict.
+AGAIN_SECONDS = 0.1
 #: What an object of the same name left behind is collected within seconds.
 PATIENCE_WITH_NAMES = timedelta(seconds=30)
 
@@ -51,8 +58,23 @@ class Room(Generic[Thing, Seen]):
     """What one kind brings: how it is read, observed and planned."""
 
     parse: Callable[[Object], Thing]
-    observe: Callable[[Cluster, PodHttp, Thing], Awaitable[Seen]]
+    observe: Callable[[Reader, PodHttp, Thing], Awaitable[Seen]]
     plan: Callable[[Seen, Settings, datetime], Plan]
+    #: Whether something that should be there was not seen, which the watches may yet tell of.
+    #: None: what the watches told is not enough for this kind at all.
+    doubts: Callable[[Seen], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What passes read from and write to."""
+
+    cluster: Cluster
+    store: Store
+    pods: PodHttp
+    settings: Settings
+    #: Told of what the API server answered to a write, as if a watch had told of it.
+    learn: Callable[[Object], None]
 
 
 @dataclass(frozen=True)
@@ -63,36 +85,53 @@ class Source:
     conditions: list[Condition] = field(default_factory=list)
 
 
-async def one_pass(
-    room: Room[Thing, Seen], cluster: Cluster, pods: PodHttp, settings: Settings, key: Key
-) -> Pass:
+async def one_pass(room: Room[Thing, Seen], around: Surroundings, key: Key) -> Pass:
     """Read, decide, act. Raises PassFailed with what the API server said, if it said no."""
     try:
-        return await _one_pass(room, cluster, pods, settings, key)
+        observed = await _observed(room, around, key)
+        if observed is None:
+            return Pass()
+        source, seen = observed
+        now = datetime.now(UTC)
+        try:
+            plan = room.plan(seen, around.settings, now)
+        except UNREADABLE as error:
+            return await _say_unreadable(around, source.raw, error)
+        return await carry_out(around, source, plan, now)
     except ApiError as error:
         raise PassFailed(str(error)) from error
 
 
-async def _one_pass(
-    room: Room[Thing, Seen], cluster: Cluster, pods: PodHttp, settings: Settings, key: Key
-) -> Pass:
-    raw = await cluster.get(key.kind, key.namespace, key.name)
-    if raw is None:
-        return Pass(forget=True)
-    if "deletionTimestamp" in raw["metadata"]:
-        return Pass()
-    now = datetime.now(UTC)
+async def _observed(
+    room: Room[Thing, Seen], around: Surroundings, key: Key
+) -> tuple[Source, Seen] | None:
+    """What a plan is made from; None when nothing is to be done about the object."""
+    if room.doubts is None:
+        return await _read(room, around.cluster, around, key)
+    seen = await _read(room, WatchedReader(around.store, around.cluster), around, key)
+    if seen and room.doubts(seen[1]):
+        return await _read(room, around.cluster, around, key)
+    return seen
+
+
+async def _read(
+    room: Room[Thing, Seen], reader: Reader, around: Surroundings, key: Key
+) -> tuple[Source, Seen] | None:
+    raw = await reader.get(key.kind, key.namespace, key.name)
+    if raw is None or "deletionTimestamp" in raw["metadata"]:
+        return None
     try:
         parsed = room.parse(raw)
-        observed = await room.observe(cluster, pods, parsed)
-        plan = room.plan(observed, settings, now)
-    except (ValidationError, LocationError) as error:
-        return await _say_unreadable(cluster, raw, error, now)
-    return await carry_out(cluster, Source(raw, parsed.status.conditions), plan, now)
+        seen = await room.observe(reader, around.pods, parsed)
+    except UNREADABLE as error:
+        await _say_unreadable(around, raw, error)
+        return None
+    return Source(raw, parsed.status.conditions), seen
 
 
-async def carry_out(cluster: Cluster, source: Source, plan: Plan, now: datetime) -> Pass:
+async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datetime) -> Pass:
     """Children first, then the status, and only what is true by then is announced."""
+    cluster = around.cluster
     if plan.expired:
         metadata = source.raw["metadata"]
         whose = metadata["namespace"], metadata["name"], metadata["uid"]
@@ -100,7 +139,7 @@ async def carry_out(cluster: Cluster, source: Source, plan: Plan, now: datetime)
         log.info("deleted %s %s/%s: its time to live is over", source.raw["kind"], *whose[:2])
         return Pass()
     try:
-        await _make_children(cluster, source.raw["metadata"]["namespace"], plan)
+        await _make_children(around, source.raw["metadata"]["namespace"], plan)
     except NameTakenError as error:
         log.info("%s: again when it is gone", error)
         if _age(source, now) > PATIENCE_WITH_NAMES:
@@ -115,12 +154,14 @@ async def carry_out(cluster: Cluster, source: Source, plan: Plan, now: datetime)
             message = f"The API server refused what this object needs: {error.message[:2000]}"
             await _say_stalled(cluster, source, "Refused", message, now)
         raise
-    return await _write_status(cluster, source, plan, now)
+    return await _write_status(around, source, plan, now)
 
 
-async def _make_children(cluster: Cluster, namespace: str, plan: Plan) -> None:
+async def _make_children(around: Surroundings, namespace: str, plan: Plan) -> None:
+    cluster = around.cluster
     for manifest in plan.create:
-        if await cluster.create(manifest):
+        if created := await cluster.create(manifest):
+            around.learn(created)
             log.info("created %s %s/%s", manifest["kind"], namespace, manifest["metadata"]["name"])
         elif not await _is_there(cluster, manifest):
             name = f"{manifest['kind']} {manifest['metadata']['name']}"
@@ -134,7 +175,11 @@ async def _make_children(cluster: Cluster, namespace: str, plan: Plan) -> None:
     for name, wanted in plan.annotate:
         await cluster.annotate("Pod", namespace, name, wanted)
     for each in plan.suspend:
-        await cluster.suspend(namespace, each.job_name, each.annotations, suspend=each.suspend)
+        told = await cluster.suspend(
+            namespace, each.job_name, each.annotations, suspend=each.suspend
+        )
+        if told:
+            around.learn(told)
         log.info("%s Job %s", "suspended" if each.suspend else "resumed", each.job_name)
 
 
@@ -180,7 +225,7 @@ async def _say_stalled(
         await cluster.apply_status(source.raw, status)
 
 
-async def _say_unreadable(cluster: Cluster, raw: Object, error: ValueError, now: datetime) -> Pass:
+async def _say_unreadable(around: Surroundings, raw: Object, error: ValueError) -> Pass:
     """The schema refuses such objects today; one that came past it helps nobody if it is tried
     again: that is said once, and the rest is up to whoever changes it."""
     kind, metadata = raw["kind"], raw["metadata"]
@@ -194,12 +239,12 @@ async def _say_unreadable(cluster: Cluster, raw: Object, error: ValueError, now:
         holds("Stalled", "Unreadable", message),
     ]
     generation = int(metadata.get("generation", 1))
-    told = updated(readable_conditions(raw), findings, generation, now)
+    told = updated(readable_conditions(raw), findings, generation, datetime.now(UTC))
     status = {"state": "Waiting", "conditions": [each.to_json() for each in told]}
     if status != without_empty(raw.get("status")):
         log.warning("%s %s/%s: %s", kind, metadata["namespace"], metadata["name"], message)
         try:
-            await cluster.replace_status(raw, status)
+            await around.cluster.replace_status(raw, status)
         except ApiError as refusal:
             # Even that may be refused, as the rest of the object is what it is.
             if refusal.status not in REFUSALS | {400, 409}:
@@ -207,20 +252,29 @@ async def _say_unreadable(cluster: Cluster, raw: Object, error: ValueError, now:
     return Pass()
 
 
-async def _write_status(cluster: Cluster, source: Source, plan: Plan, now: datetime) -> Pass:
-    raw = source.raw
+async def _write_status(around: Surroundings, source: Source, plan: Plan, now: datetime) -> Pass:
+    cluster, raw = around.cluster, source.raw
     status = without_empty(plan.status.to_json())
     if status != without_empty(raw.get("status", {})):
         try:
-            await cluster.apply_status(raw, status)
+            around.learn(await cluster.apply_status(raw, status))
         except ApiError as error:
             if error.conflict or error.not_found:
                 # Somebody changed or deleted the object meanwhile: look again, it is no error.
-                return Pass(requeue_after=0.2)
+                return await _look_again(around, source)
             raise
         await _announce(cluster, source, plan, now)
     wait = plan.requeue_after
     return Pass(requeue_after=wait.total_seconds() if wait else None)
+
+
+async def _look_again(around: Surroundings, source: Source) -> Pass:
+    """The watch may be slower than whoever changed the object."""
+    metadata = source.raw["metadata"]
+    whose = metadata["namespace"], metadata["name"]
+    if newer := await around.cluster.get(source.raw["kind"], *whose):
+        around.learn(newer)
+    return Pass(requeue_after=AGAIN_SECONDS)
 
 
 def without_empty(value: Any) -> Any:

@@ -1,7 +1,9 @@
 """A keyed work queue: each key is worked on by one worker at a time, and never forgotten.
 
 The semantics are those of client-go's work queue: a key that is added while it waits is not added
-twice; one that is added while it is being worked on is worked on once more afterwards.
+twice; one that is added while it is being worked on is worked on once more afterwards. What is new
+goes before what changed, and that before what is merely looked at again: a new job does not wait
+until thousands of finished ones were looked at after a restart.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import IntEnum
+from itertools import count
+
+from tunesmith.kube.key import Key
 
 log = logging.getLogger(__name__)
 
@@ -19,16 +25,13 @@ FIRST_RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 120.0
 
 
-@dataclass(frozen=True, order=True)
-class Key:
-    """Names one object of ours."""
+class Lane(IntEnum):
+    """How soon a key is worked on; the lower first."""
 
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
+    #: Objects that nobody has looked at yet: a person waits for them to do anything at all.
+    NEW = 0
+    CHANGED = 1
+    ROUTINE = 2
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,6 @@ class Pass:
     """What a reconcile pass asks of the queue."""
 
     requeue_after: float | None = None
-    #: The object is gone: nothing will be done for it until an event names it again.
-    forget: bool = False
 
 
 class PassFailed(Exception):  # noqa: N818 - says what it is
@@ -50,34 +51,33 @@ Reconcile = Callable[[Key], Awaitable[Pass]]
 class WorkQueue:
     """Runs ``reconcile`` for every key that is added, with bounded workers."""
 
-    def __init__(self, reconcile: Reconcile, workers: int, resync_seconds: float) -> None:
+    def __init__(self, reconcile: Reconcile, workers: int) -> None:
         self._reconcile = reconcile
         self._workers = workers
-        self._resync_seconds = resync_seconds
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._waiting: set[Key] = set()
+        self._ready: asyncio.PriorityQueue[tuple[Lane, int, Key]] = asyncio.PriorityQueue()
+        self._order = count()
+        self._waiting: dict[Key, Lane] = {}
         #: Keys being worked on, and since when.
         self._working: dict[Key, float] = {}
-        self._again: set[Key] = set()
+        self._again: dict[Key, Lane] = {}
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
-        self.known: set[Key] = set()
 
     def oldest_pass_started(self) -> float:
         """When the longest-running pass began, in time.monotonic(); now if none is running."""
         return min(self._working.values(), default=time.monotonic())
 
-    def add(self, key: Key) -> None:
+    def add(self, key: Key, lane: Lane = Lane.CHANGED) -> None:
         """Work on this key as soon as a worker is free."""
-        self.known.add(key)
         timer = self._timers.pop(key, None)
         if timer:
             timer.cancel()
         if key in self._working:
-            self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._ready.put_nowait(key)
+            self._again[key] = min(lane, self._again.get(key, lane))
+        elif lane < self._waiting.get(key, len(Lane)):
+            # Where it waits in a slower lane, that place is passed over later.
+            self._waiting[key] = lane
+            self._ready.put_nowait((lane, next(self._order), key))
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Work on this key later; an earlier timer or event wins."""
@@ -91,27 +91,27 @@ class WorkQueue:
 
     def _on_timer(self, key: Key) -> None:
         self._timers.pop(key, None)
-        self.add(key)
+        self.add(key, Lane.ROUTINE)
 
     async def run(self) -> None:
         """Work until cancelled. A worker that dies takes the process with it: no silent halt."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._resync(), name="resync")
             for number in range(self._workers):
                 group.create_task(self._work(), name=f"worker-{number}")
 
     async def _work(self) -> None:
         while True:
-            key = await self._ready.get()
-            self._waiting.discard(key)
+            lane, _, key = await self._ready.get()
+            if self._waiting.get(key) != lane:
+                continue
+            del self._waiting[key]
             self._working[key] = time.monotonic()
             try:
                 await self._one_pass(key)
             finally:
                 del self._working[key]
             if key in self._again:
-                self._again.discard(key)
-                self.add(key)
+                self.add(key, self._again.pop(key))
 
     async def _one_pass(self, key: Key) -> None:
         try:
@@ -124,9 +124,7 @@ class WorkQueue:
             log.exception("%s: pass failed; %s", key, self._try_again(key))
             return
         self._failures.pop(key, None)
-        if outcome.forget:
-            self.known.discard(key)
-        elif outcome.requeue_after is not None:
+        if outcome.requeue_after is not None:
             self.add_after(key, outcome.requeue_after)
 
     def _try_again(self, key: Key) -> str:
@@ -135,13 +133,6 @@ class WorkQueue:
         delay = retry_delay(failures)
         self.add_after(key, delay)
         return f"{failures} in a row, again in {delay:.1f}s"
-
-    async def _resync(self) -> None:
-        """Every key again now and then: covers events that never came."""
-        while True:
-            await asyncio.sleep(self._resync_seconds)
-            for key in sorted(self.known):
-                self.add_after(key, random.uniform(0, self._resync_seconds / 2))
 
 
 def retry_delay(failures: int) -> float:

@@ -108,7 +108,7 @@ def test_a_new_version_is_merged_while_the_old_one_is_served() -> None:
     assert status.state is ServingState.MERGING
     ready = condition(status, "Ready")
     assert (ready.status, ready.reason) == ("False", "Merging")
-    assert ready.message == "Attempt 1 was created."
+    assert ready.message == "Attempt 1 waits for its pod to start."
     assert condition(status, "Stalled").status == "False"
 
 

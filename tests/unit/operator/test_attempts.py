@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from tunesmith.api.objects import FailureClass
+from tunesmith.api.objects import AttemptStatus, FailureClass
 from tunesmith.api.trainer_contract import ExitCode, Reason
 from tunesmith.kube.attempts import (
     AttemptState,
@@ -19,7 +19,7 @@ from tunesmith.kube.attempts import (
     next_step,
     outdated_children,
 )
-from tunesmith.kube.observed_attempt import latest_attempt
+from tunesmith.kube.observed_attempt import is_behind, latest_attempt
 
 from tests.unit.operator import given
 
@@ -214,3 +214,33 @@ def test_what_only_another_spec_would_mend_is_not_tried_again() -> None:
     message = given.failed(FailureClass.USER_ERROR, Reason.LOSS_NOT_FINITE, "The loss is NaN.")
     jobs = [given.batch_job(finished="Failed")]
     assert step(jobs, [given.ended(message, ExitCode.USER_ERROR)], limit=99) == GiveUp()
+
+
+# --- what the watches have not told yet ----------------------------------------------------------
+
+
+def behind(jobs: list[given.Raw], pods: list[given.Raw], known: AttemptStatus) -> bool:
+    return is_behind(latest_attempt(jobs, pods, known.failure), pods, jobs, known)
+
+
+def test_a_job_that_ended_before_its_pod_was_seen_to_is_asked_about() -> None:
+    complete, known = [given.batch_job(finished="Complete")], AttemptStatus(attempt=1)
+    assert behind(complete, [given.pod()], known)
+    assert behind(complete, [], known)
+    assert not behind(complete, [given.ended(given.trained(), 0)], known)
+    assert not behind([given.batch_job()], [], known)
+
+
+def test_a_job_that_status_tells_of_and_nobody_saw_is_asked_about() -> None:
+    assert behind([], [], AttemptStatus(attempt=1))
+    assert behind([given.batch_job(1)], [given.pod()], AttemptStatus(attempt=2))
+    assert not behind([], [], AttemptStatus())
+    assert not behind([given.batch_job(2)], [given.pod(2)], AttemptStatus(attempt=1))
+
+
+def test_a_failure_that_is_known_is_not_asked_about_again() -> None:
+    failed = [given.batch_job(finished="Failed")]
+    told = latest_attempt(failed, [given.ended(given.failed(), ExitCode.USER_ERROR)])
+    assert told is not None
+    assert behind(failed, [], AttemptStatus(attempt=1))
+    assert not behind(failed, [], AttemptStatus(attempt=1, failure=told.failure))

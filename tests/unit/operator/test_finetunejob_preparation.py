@@ -42,7 +42,7 @@ def test_a_new_job_first_has_its_data_prepared() -> None:
     assert names(made) == [("Job", "triage-prepare-1")]
     assert created_job(made)["metadata"]["labels"]["tunesmith.dev/stage"] == "prepare"
     assert created_plan(made)["kind"] == "Preparation"
-    assert status_of(made).state is JobState.PENDING
+    assert status_of(made).state is JobState.PREPARING
     assert status_of(made).attempt == 0
     assert status_of(made).preparation.attempt == 1  # type: ignore[union-attr]
 

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from tunesmith.kube.key import Key
 from tunesmith.kube.workqueue import (
     LONGEST_RETRY_SECONDS,
-    Key,
+    Lane,
     Pass,
     PassFailed,
     WorkQueue,
@@ -34,7 +35,7 @@ async def test_a_key_that_waits_is_not_added_twice() -> None:
         passes.append(key)
         return Pass()
 
-    queue = WorkQueue(reconcile, 4, 600)
+    queue = WorkQueue(reconcile, 4)
     for key in (A, A, B, A):
         queue.add(key)
     await run_until(queue, lambda: len(passes) == 2)
@@ -57,7 +58,7 @@ async def test_a_key_is_worked_on_once_at_a_time_and_again_if_it_changed_meanwhi
         passes += 1
         return Pass()
 
-    queue = WorkQueue(reconcile, 4, 600)
+    queue = WorkQueue(reconcile, 4)
     queue.add(A)
     await run_until(queue, lambda: passes == 2)
     assert most == 1
@@ -75,7 +76,7 @@ async def test_an_object_that_fails_is_tried_again_and_stops_nobody(
             raise RuntimeError("poison")
         return Pass()
 
-    queue = WorkQueue(reconcile, 1, 600)
+    queue = WorkQueue(reconcile, 1)
     queue.add(A)
     queue.add(B)
     await run_until(queue, lambda: seen.count(A) == 3)
@@ -89,24 +90,28 @@ async def test_a_requeue_comes_by_itself_and_the_earlier_of_two_wins() -> None:
         seen.append(key)
         return Pass(requeue_after=0.01 if len(seen) < 3 else None)
 
-    queue = WorkQueue(reconcile, 1, 600)
+    queue = WorkQueue(reconcile, 1)
     queue.add_after(A, 60)
     queue.add_after(A, 0.01)
     await run_until(queue, lambda: len(seen) == 3)
 
 
-async def test_every_known_key_is_looked_at_again_but_not_one_that_is_gone() -> None:
-    seen: list[Key] = []
+async def test_what_is_new_goes_before_what_is_looked_at_again() -> None:
+    passes: list[Key] = []
 
     async def reconcile(key: Key) -> Pass:
-        seen.append(key)
-        return Pass(forget=key == B)
+        passes.append(key)
+        return Pass()
 
-    queue = WorkQueue(reconcile, 2, 0.02)
-    queue.add(A)
-    queue.add(B)
-    await run_until(queue, lambda: seen.count(A) >= 3)
-    assert seen.count(B) == 1
+    queue = WorkQueue(reconcile, 1)
+    finished = [Key("FineTuneJob", "team", f"finished-{number}") for number in range(5)]
+    for key in finished:
+        queue.add(key, Lane.ROUTINE)
+    queue.add(finished[-1])
+    queue.add(A, Lane.NEW)
+    await run_until(queue, lambda: len(passes) == 6)
+    await asyncio.sleep(0.02)
+    assert passes == [A, finished[-1], *finished[:-1]]
 
 
 def test_the_pause_grows_and_stays_bounded() -> None:
@@ -123,7 +128,7 @@ async def test_a_reason_that_tells_all_is_logged_without_a_traceback(
         passes += 1
         raise PassFailed("422: spec.replicas: Invalid value")
 
-    queue = WorkQueue(reconcile, 1, 600)
+    queue = WorkQueue(reconcile, 1)
     queue.add(A)
     await run_until(queue, lambda: passes == 1)
     (record,) = caplog.records

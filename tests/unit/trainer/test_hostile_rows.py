@@ -157,7 +157,7 @@ def packed_line(path: Path) -> None:
 
 def packed_lines(path: Path) -> None:
     """Ten gigabytes of short lines."""
-    block = gzip.compress(b"\n" * 64 * 1024**2)
+    block = gzip.compress(b" \n" * 32 * 1024**2)
     with path.open("wb") as file:
         for _ in range(160):
             file.write(block)

@@ -7,11 +7,13 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from tunesmith.api.objects import DatasetFormat
 
-from tunesmith_trainer.data.rows import Row
+from tunesmith_trainer.data.rows import Row, read_rows
 
 MESSAGES_SHAPE = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", ...}]}'
 SHARE_GPT_SHAPE = (
@@ -110,6 +112,11 @@ def format_of(row: Row) -> DatasetFormat:
         f"found {keys}: write {MESSAGES_SHAPE}, {SHARE_GPT_SHAPE}, {ALPACA_SHAPE} or "
         f"{PROMPT_COMPLETION_SHAPE}"
     )
+
+
+def asks_choices(path: Path) -> bool:
+    """Whether a file holds multiple-choice questions, by its first row."""
+    return any({"question", "choices"} <= row.fields.keys() for row in islice(read_rows(path), 1))
 
 
 def from_alpaca(row: Row) -> Conversation:

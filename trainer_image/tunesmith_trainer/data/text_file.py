@@ -18,7 +18,6 @@ from tunesmith_trainer.failure import TrainerError, first_line
 MOST_EXPANSION = 200
 #: Packed, a line costs next to nothing, and reading it a millionth of a second.
 MOST_BLANK_LINES = 1_000_000
-BLANK_LINES = frozenset({b"\n", b"\r\n"})
 #: Small files may be as repetitive as they like.
 ALWAYS_ALLOWED_BYTES = 64 * 1024**2
 
@@ -38,7 +37,7 @@ class TextFile:
             number += 1
             if len(line) > LONGEST_ROW_BYTES:
                 raise complaint(self.name, number, LONGEST_ROW)
-            blank = blank + 1 if line in BLANK_LINES else 0
+            blank = 0 if line.strip() else blank + 1
             if blank > MOST_BLANK_LINES:
                 problem = f"{MOST_BLANK_LINES:,} blank lines before it: is it what its name says?"
                 raise complaint(self.name, number, problem)

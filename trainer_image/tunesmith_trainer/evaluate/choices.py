@@ -47,11 +47,6 @@ class Choice:
         return "\n".join([self.question, *lettered, "Answer:"])
 
 
-def is_choice(row: Row) -> bool:
-    """Whether a row is meant to be a multiple-choice question."""
-    return {"question", "choices"} <= row.fields.keys()
-
-
 def read_choices(path: Path, uri: str, digest: str | None = None) -> list[Choice]:
     """Every row, checked. Raises TrainerError for the first that is not right."""
     choices = [choice_from(row) for row in read_rows(path)]

@@ -6,7 +6,6 @@ Everything is read and checked here, before a model is loaded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 from tunesmith.api.evaluation_suite import Metric, QuestionFormat
@@ -14,9 +13,9 @@ from tunesmith.api.trainer_contract import PlannedQuestions, PlannedSuite, Reaso
 
 from tunesmith_trainer import sources
 from tunesmith_trainer.data.chat import ChatFormat
-from tunesmith_trainer.data.rows import read_rows
+from tunesmith_trainer.data.formats import asks_choices
 from tunesmith_trainer.evaluate.benchmark import benchmark_suite
-from tunesmith_trainer.evaluate.choices import choice_suite, is_choice, read_choices
+from tunesmith_trainer.evaluate.choices import choice_suite, read_choices
 from tunesmith_trainer.evaluate.harness import HarnessSuite
 from tunesmith_trainer.evaluate.mt_bench.judge import JudgeClient
 from tunesmith_trainer.evaluate.mt_bench.suite import MtBenchSuite, read_mt_bench
@@ -71,7 +70,7 @@ def file_of(planned: PlannedQuestions) -> Path:
 def holds_choices(planned: PlannedQuestions, path: Path) -> bool:
     if planned.format is not QuestionFormat.AUTO:
         return planned.format is QuestionFormat.MULTIPLE_CHOICE
-    return any(is_choice(row) for row in islice(read_rows(path), 1))
+    return asks_choices(path)
 
 
 def texts_of(suite: OpenSuite, count: int) -> list[str]:

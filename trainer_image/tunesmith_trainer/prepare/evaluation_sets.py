@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 from tunesmith.api.trainer_contract import PlannedDataset, PreparationPlan
 
 from tunesmith_trainer import sources
 from tunesmith_trainer.data.dataset import read_dataset
-from tunesmith_trainer.data.formats import Conversation, Message, Role, text_of
+from tunesmith_trainer.data.formats import Conversation, Message, Role, asks_choices, text_of
 from tunesmith_trainer.data.rows import Row, read_rows
 from tunesmith_trainer.data.split import Split
 
@@ -28,13 +27,9 @@ def evaluation_sets(plan: PreparationPlan, split: Split) -> dict[str, list[Conve
 
 def asked(path: Path, planned: PlannedDataset) -> list[Conversation]:
     """The rows of an evaluation set. Raises TrainerError for the first that is not right."""
-    if any(is_choice(row) for row in islice(read_rows(path), 1)):
+    if asks_choices(path):
         return [question_with_choices(row) for row in read_rows(path)]
     return read_dataset(path, planned)
-
-
-def is_choice(row: Row) -> bool:
-    return {"question", "choices"} <= row.fields.keys()
 
 
 def question_with_choices(row: Row) -> Conversation:

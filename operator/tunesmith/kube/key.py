@@ -1,0 +1,36 @@
+"""Names of objects of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.kube.labels import OWNER_LABELS
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Names one object of ours."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+def owners(namespace: str, labels: Mapping[str, str]) -> Iterator[Key]:
+    """Whose child an object with these labels is."""
+    for kind, label in OWNER_LABELS.items():
+        if label in labels:
+            yield Key(str(kind), namespace, labels[label])
+
+
+def concerned(raw: dict[str, Any]) -> Iterator[Key]:
+    """Whom a change of this object concerns: its owners, and itself if it is one of ours."""
+    metadata = raw["metadata"]
+    if raw["kind"] in OWNER_LABELS:
+        yield Key(raw["kind"], metadata["namespace"], metadata["name"])
+    yield from owners(metadata["namespace"], metadata.get("labels", {}))

@@ -1,0 +1,117 @@
+"""The watches, which kopf keeps up. It carries what they tell, and does nothing else.
+
+kopf would keep what it last handled in annotations, and compares each event with it: three copies
+of the whole object, more than half of what an event costs. Nothing here asks for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import kopf
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Objects of one kind, chosen by labels."""
+
+    group: str
+    version: str
+    plural: str
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+#: Told an object, and whether it is gone.
+Told = Callable[[Object, bool], None]
+
+
+async def watch(resources: Iterable[Watched], namespaces: Sequence[str], told: Told) -> None:
+    """Until cancelled; in these namespaces, or in all if there are none."""
+    stop = asyncio.Event()
+    operator = asyncio.ensure_future(
+        kopf.operator(
+            registry=_registry(resources, told),
+            settings=_settings(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=stop,
+        )
+    )
+    try:
+        await asyncio.shield(operator)
+    finally:
+        # Cancelled, kopf would leave its requests behind.
+        stop.set()
+        await operator
+
+
+def _registry(resources: Iterable[Watched], told: Told) -> kopf.OperatorRegistry:
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=handlers)
+    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(
+            **arguments
+        )
+
+    for each in resources:
+
+        @kopf.on.event(
+            each.group,
+            each.version,
+            each.plural,
+            labels=each.labels,
+            registry=handlers,
+            id=each.plural,
+        )
+        async def changed(event: kopf.RawEvent, **_: Any) -> None:
+            told(cast(Object, event["object"]), event["type"] == "DELETED")
+
+    return handlers
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NothingHandled()
+    settings.persistence.progress_storage = _NoProgress()
+    return settings
+
+
+class _NothingHandled(kopf.DiffBaseStorage):
+    """Remembers nothing of what was handled."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return cast(kopf.BodyEssence, {})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """There is nothing to store."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Remembers nothing of handlers that are tried again: there are none."""
+
+    def fetch(self, **_: Any) -> kopf.ProgressRecord | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """There is nothing to store."""
+
+    def purge(self, **_: Any) -> None:
+        """There is nothing to purge."""
+
+    def touch(self, **_: Any) -> None:
+        """There is nothing to touch."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence

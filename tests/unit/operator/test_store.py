@@ -1,0 +1,148 @@
+"""What the watches told: newer replaces older, what no plan reads is no news, ghosts go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+from tunesmith.api.objects import Kind
+from tunesmith.kube.cluster import Page
+from tunesmith.kube.key import Key
+from tunesmith.kube.labels import PLAN, owner_labels
+from tunesmith.kube.store import Store
+from tunesmith.kube.watched import KEPT, compare_with_lists
+
+from tests.unit.operator.given import Raw
+
+OWNER = Key("FineTuneJob", "team", "triage")
+
+
+def job_object(version: int, name: str = "triage-train-1", **more: Raw) -> Raw:
+    labels = owner_labels(Kind.FINE_TUNE_JOB, "triage")
+    metadata = {"name": name, "namespace": "team", "resourceVersion": str(version)}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {**metadata, "labels": labels},
+    } | more
+
+
+def own_object(version: int, name: str = "triage", **more: Raw) -> Raw:
+    metadata = {"name": name, "namespace": "team", "resourceVersion": str(version)}
+    return {"kind": "FineTuneJob", "metadata": metadata, **more}
+
+
+def children(store: Store) -> list[str]:
+    labels = owner_labels(Kind.FINE_TUNE_JOB, "triage")
+    return [each["metadata"]["name"] for each in store.select("Job", "team", labels)]
+
+
+def test_a_newer_version_replaces_an_older_one_and_never_the_other_way_round() -> None:
+    store = Store()
+    assert store.put(own_object(2, spec={"suspend": True}))
+    assert not store.put(own_object(1, spec={"suspend": False}))
+    assert not store.put(own_object(2, spec={"suspend": False}))
+    found = store.get("FineTuneJob", "team", "triage")
+    assert found == own_object(2, spec={"suspend": True})
+
+
+def test_a_version_in_which_nothing_changed_is_no_news_but_is_kept() -> None:
+    store = Store()
+    store.put(own_object(2, status={"state": "Training"}))
+    assert not store.put(own_object(3, status={"state": "Training"}))
+    found = store.get("FineTuneJob", "team", "triage")
+    assert found
+    assert found["metadata"]["resourceVersion"] == "3"
+
+
+def test_what_no_plan_reads_of_a_job_is_no_news() -> None:
+    store = Store()
+    assert store.put(job_object(1, status={"active": 1, "ready": 0}))
+    assert not store.put(job_object(2, status={"active": 1, "ready": 1}))
+    assert store.put(job_object(3, status={"conditions": [{"type": "Complete", "status": "True"}]}))
+
+
+def test_the_plan_of_a_pod_is_not_kept() -> None:
+    store = Store()
+    pod = job_object(1) | {"kind": "Pod"}
+    pod["metadata"]["annotations"] = {PLAN: json.dumps({"long": "x" * 4000}), "kept": "yes"}
+    store.put(pod)
+    found = store.get("Pod", "team", "triage-train-1")
+    assert found
+    assert found["metadata"]["annotations"] == {"kept": "yes"}
+
+
+def test_children_are_found_by_their_owner() -> None:
+    store = Store()
+    store.put(job_object(1))
+    store.put(job_object(2, "triage-train-2"))
+    assert children(store) == ["triage-train-1", "triage-train-2"]
+    assert store.remove(job_object(3))
+    assert children(store) == ["triage-train-2"]
+    assert store.select("Job", "other", owner_labels(Kind.FINE_TUNE_JOB, "triage")) == []
+
+
+def test_a_child_whose_label_was_changed_is_no_child_any_more() -> None:
+    store = Store()
+    store.put(job_object(1))
+    moved = job_object(2)
+    moved["metadata"]["labels"] = owner_labels(Kind.FINE_TUNE_JOB, "other")
+    store.put(moved)
+    assert children(store) == []
+    store.remove(job_object(3))
+    store.put(job_object(4))
+    assert children(store) == ["triage-train-1"]
+
+
+def test_a_deletion_that_is_told_late_does_not_take_the_namesake() -> None:
+    store = Store()
+    store.put(own_object(5))
+    assert not store.remove(own_object(4))
+    assert store.get("FineTuneJob", "team", "triage")
+
+
+class Lists:
+    """Plays the API server's lists: the real one cannot be made to answer late."""
+
+    def __init__(self, *listed: Raw, version: int, meanwhile: Raw | None = None) -> None:
+        self._listed = listed
+        self._version = version
+        self.meanwhile = meanwhile
+        self.store = Store()
+
+    async def pages(self, kind: str, _: str | None, __: Raw) -> AsyncIterator[Page]:
+        if self.meanwhile and self.meanwhile["kind"] == kind:
+            self.store.remove(self.meanwhile)
+        yield Page([each for each in self._listed if each["kind"] == kind], self._version)
+
+    async def compare(self) -> list[Key]:
+        return await compare_with_lists(self, self.store, KEPT, ())  # type: ignore[arg-type]
+
+
+async def test_what_no_watch_told_of_is_found_by_comparing() -> None:
+    lists = Lists(own_object(7), job_object(8), version=9)
+    lists.store.put(own_object(7))
+    lists.store.put(job_object(3, "triage-train-0"))
+    assert await lists.compare() == [OWNER]
+    assert children(lists.store) == ["triage-train-1"]
+    assert await lists.compare() == []
+
+
+async def test_what_is_newer_than_the_list_stays() -> None:
+    lists = Lists(version=9)
+    lists.store.put(job_object(12))
+    assert await lists.compare() == []
+    assert children(lists.store) == ["triage-train-1"]
+
+
+async def test_what_goes_while_it_is_listed_does_not_come_back() -> None:
+    lists = Lists(job_object(8), version=9, meanwhile=job_object(10))
+    await lists.compare()
+    assert children(lists.store) == []
+
+
+async def test_an_object_of_ours_that_is_gone_unseen_is_looked_at() -> None:
+    lists = Lists(version=9)
+    lists.store.put(own_object(3))
+    assert await lists.compare() == [OWNER]
+    assert set(KEPT) >= {"FineTuneJob", "EvalRun", "AdapterDeployment", "Job", "Pod"}
