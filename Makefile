@@ -127,6 +127,10 @@ test-cluster: install ## Against the real API server and kubelet.
 test-e2e: install ## Real training, evaluation and serving, with the operator killed in between.
 	@$(OPERATOR_PYTHON) -m pytest tests/e2e -v --durations=12
 
+.PHONY: test-fuzz
+test-fuzz: install ## Ten thousand bad objects against the real API server (8 minutes).
+	@$(OPERATOR_PYTHON) -m tests.fuzz.campaign
+
 .PHONY: test-images
 test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.
 	@$(PYTHON) -m devcluster packages --for-images

@@ -190,6 +190,21 @@ class Cluster:
         }
         return await self._apply(path, manifest)
 
+    async def replace_status(self, source: Object, status: Object) -> None:
+        """Write the whole status over one that may not even fit the schema.
+
+        Server-side apply could not: it keeps what others wrote, and understands none of it.
+        """
+        metadata, before = source["metadata"], source.get("status")
+        path = RESOURCES[source["kind"]].path(metadata["namespace"], metadata["name"], "status")
+        surplus = dict.fromkeys(before if isinstance(before, dict) else ())
+        patch = {
+            "metadata": {"resourceVersion": metadata["resourceVersion"]},
+            "status": surplus | status,
+        }
+        query = {"fieldManager": FIELD_MANAGER}
+        await self._request("PATCH", path, query, patch, "application/merge-patch+json")
+
     async def replace(self, manifest: Object) -> Object:
         """Replace an object; a 409 says that somebody else was faster."""
         metadata = manifest["metadata"]

@@ -6,7 +6,6 @@ and whichever failed first says why.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +17,7 @@ from tunesmith.api.trainer_contract import FAILURE_CLASSES, Reason, TerminationM
 from tunesmith.kube import pods
 from tunesmith.kube.attempts import Attempt, AttemptState, attempt_number
 from tunesmith.kube.labels import COUNTED_FAILURES, QUEUE_NAME
+from tunesmith.kube.parsing import json_of_a_pod
 
 Object = dict[str, Any]
 
@@ -189,7 +189,7 @@ def _condition(job: Object, type_: str) -> dict[str, Any]:
 
 def _parse(text: str) -> TerminationMessage | None:
     try:
-        return TerminationMessage.model_validate(json.loads(text))
+        return TerminationMessage.model_validate(json_of_a_pod(text))
     except (ValueError, ValidationError):
         return None
 

@@ -157,6 +157,7 @@ def test_the_pause_doubles_with_each_attempt() -> None:
         ({"exitCode": 11}, FailureClass.DATA_UNREACHABLE, "InternalError"),
         ({"exitCode": 1}, FailureClass.INTERNAL, "InternalError"),
         ({"exitCode": 99, "message": "{not json"}, FailureClass.INTERNAL, "InternalError"),
+        ({"exitCode": 99, "message": "[" * 4096}, FailureClass.INTERNAL, "InternalError"),
     ],
 )
 def test_an_end_without_a_last_word_is_still_explained(
