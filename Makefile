@@ -127,6 +127,17 @@ test-cluster: install ## Against the real API server and kubelet.
 test-e2e: install ## Real training, evaluation and serving, with the operator killed in between.
 	@$(OPERATOR_PYTHON) -m pytest tests/e2e -v --durations=12
 
+.PHONY: test-faults test-faults-quick
+test-faults: environments ## Faults at every write and around it, on simulated GPUs (15 minutes).
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory cluster; \
+	$(OPERATOR_PYTHON) -m pytest tests/faults -s
+
+test-faults-quick: environments ## A few faults of each kind (2 minutes).
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory cluster; \
+	$(OPERATOR_PYTHON) -m pytest tests/faults -s --selection
+
 .PHONY: test-images
 test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.
 	@$(PYTHON) -m devcluster packages --for-images
