@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from typing import Any
 
 from tests.faults.api_server import ApiServer, Object
 
+SERVING = "tunesmith.dev/adapterdeployment"
 MANAGED = "app.kubernetes.io/managed-by=tunesmith"
 
 
@@ -32,6 +34,8 @@ class End:
     evalruns: tuple[Conclusion, ...]
     #: By name.
     batch_jobs: frozenset[str]
+    #: Digests of the adapters that serving pods are told to serve.
+    served: frozenset[str]
 
     def differences(self, other: End) -> list[str]:
         return [
@@ -44,10 +48,12 @@ class End:
 async def end_of(api: ApiServer, namespace: str) -> End:
     runs = await api.list("evalruns", namespace)
     batch_jobs = await api.list("jobs", namespace, MANAGED)
+    files = await api.list("configmaps", namespace, SERVING)
     return End(
         tuple(_conclusion(each) for each in await api.list("finetunejobs", namespace)),
         tuple(_conclusion(each) for each in runs),
         frozenset(str(each["metadata"]["name"]) for each in batch_jobs),
+        frozenset(digest for each in files for digest in served_digests(each)),
     )
 
 
@@ -66,3 +72,16 @@ def _conclusion(raw: Object) -> Conclusion:
         counted_failures=status.get("countedFailures", 0),
         attempt=status.get("attempt", 0),
     )
+
+
+def served_digests(files: Object) -> set[str]:
+    """Of every adapter that a serving pod's desired state names."""
+    found = set()
+    for text in files.get("data", {}).values():
+        try:
+            told = json.loads(text)
+        except ValueError:
+            continue
+        adapters = told.get("adapters", []) if isinstance(told, dict) else []
+        found |= {each["digest"] for each in adapters if each.get("digest")}
+    return found

@@ -8,12 +8,15 @@ from dataclasses import replace
 
 from tunesmith.api.finetunejob import JobState
 
+from examples.demo.kubectl import conditions
 from tests.cluster.manifests import claim
 from tests.faults.api_server import Object, path, until
 from tests.faults.end import MANAGED, Conclusion, End
 from tests.faults.scenario import JOB, JUDGED, SIMULATION
 from tests.faults.trial import Hand, Run
 
+PREPARES, TRAINS = "tunesmith.dev/stage=prepare", "tunesmith.dev/stage=train"
+EVALUATES = "tunesmith.dev/evalrun"
 DOOMED = "faults.tunesmith.dev/doomed"
 #: Time enough to lay hands on what runs.
 SLOWLY = replace(JUDGED, name="trained and judged slowly", duration="1.5s")
@@ -50,7 +53,7 @@ def _without_attempts(end: End) -> End:
     def without(told: tuple[Conclusion, ...]) -> tuple[Conclusion, ...]:
         return tuple(replace(each, attempt=0) for each in told)
 
-    return End(without(end.finetunejobs), without(end.evalruns), frozenset())
+    return End(without(end.finetunejobs), without(end.evalruns), frozenset(), end.served)
 
 
 # --- when ----------------------------------------------------------------------------------------
@@ -75,7 +78,7 @@ async def evaluates(run: Run) -> None:
     """The pod of the EvalRun runs."""
 
     async def runs() -> bool:
-        jobs = await run.team.api.list("jobs", run.team.namespace, "tunesmith.dev/evalrun")
+        jobs = await run.team.api.list("jobs", run.team.namespace, EVALUATES)
         return any(each.get("status", {}).get("active") for each in jobs)
 
     await until("an evaluation runs", runs, 60, every=0.1)
@@ -141,9 +144,26 @@ def disowned(plural: str, selector: str, when: When) -> Hand:
     return hand
 
 
+def told_and_deleted(taking: Hand) -> Hand:
+    """An EvalRun is made somebody else's; the job says that the name is taken, and by what."""
+
+    async def hand(run: Run) -> None:
+        await taking(run)
+
+        async def is_told() -> bool:
+            stalled = conditions(await run.team.job() or {}).get("Stalled", {})
+            return stalled.get("reason") == "NameTaken"
+
+        await until("it is told that the name is taken", is_told, 60)
+        each = await latest(run, "evalruns", "")
+        await run.team.api.delete("evalruns", run.team.namespace, each["metadata"]["name"])
+
+    return hand
+
+
 async def evict_the_pod(run: Run) -> None:
     await trains(run)
-    pod = (await latest(run, "pods", "tunesmith.dev/stage=train"))["metadata"]
+    pod = (await latest(run, "pods", TRAINS))["metadata"]
     eviction = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
@@ -228,7 +248,7 @@ async def delete_and_apply_again(run: Run) -> None:
         return await run.team.job() is None
 
     await until("the job is gone", is_gone, 30, every=0.05)
-    await run.team.apply(SLOWLY.manifest())
+    await run.team.apply(SLOWLY)
 
 
 def namespace_deleted(when: JobState | None) -> Hand:
@@ -240,7 +260,7 @@ def namespace_deleted(when: JobState | None) -> Hand:
         await api.create("namespaces", None, {"metadata": {"name": name}})
         await api.create("persistentvolumeclaims", name, claim("adapters"))
         try:
-            await team.apply(SLOWLY.manifest())
+            await team.apply(SLOWLY)
             if when:
                 await team.until_state(when, JobState.READY)
         finally:

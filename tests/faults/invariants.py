@@ -5,12 +5,11 @@ Each invariant returns what breaks it, in words; nothing where it holds.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 
 from tests.faults.api_server import ApiServer, Object
-from tests.faults.end import MANAGED
+from tests.faults.end import MANAGED, served_digests
 from tests.faults.history import History
 
 OWNED = ("jobs", "pods", "configmaps", "evalruns", "services", "deployments")
@@ -101,19 +100,6 @@ def passed_digests(story: Story) -> set[str]:
         for run in story.history.of(story.namespace, "evalruns")
         if run.get("status", {}).get("verdict") == "Passed"
     }
-
-
-def served_digests(files: Object) -> set[str]:
-    """Of every adapter that a serving pod's desired state names."""
-    found = set()
-    for text in files.get("data", {}).values():
-        try:
-            told = json.loads(text)
-        except ValueError:
-            continue
-        adapters = told.get("adapters", []) if isinstance(told, dict) else []
-        found |= {each["digest"] for each in adapters if each.get("digest")}
-    return found
 
 
 async def no_orphans(story: Story) -> list[str]:

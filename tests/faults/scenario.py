@@ -6,7 +6,7 @@ Pods run for a second or less; what they would have said is written into the job
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.api.finetunejob import JobState
@@ -16,7 +16,13 @@ from tests.faults.api_server import ApiServer, Object, until
 from tests.unit.operator import given
 
 JOB = "triage"
+TEAM = {"team": "faults"}
+BASE = "pvc://adapters/smol"
 SIMULATION = "simulation.tunesmith.dev"
+ON_SIMULATED_NODES = {
+    "nodeSelector": {"type": "kwok"},
+    "tolerations": [{"key": "tunesmith.dev/simulated", "operator": "Exists"}],
+}
 PATIENCE_SECONDS = 60.0
 
 
@@ -57,8 +63,10 @@ class Team:
     async def suspend(self, suspend: bool) -> None:
         await self.api.patch("finetunejobs", self.namespace, JOB, {"spec": {"suspend": suspend}})
 
-    async def apply(self, manifest: Object) -> None:
-        await self.api.create("finetunejobs", self.namespace, manifest)
+    async def apply(self, scenario: Scenario) -> None:
+        if scenario.is_served:
+            await self.api.create("adapterdeployments", self.namespace, deployment())
+        await self.api.create("finetunejobs", self.namespace, scenario.manifest())
 
 
 Act = Callable[[Team], Awaitable[None]]
@@ -81,15 +89,17 @@ class Scenario:
     duration: str = "0.3s"
     #: A label of the nodes that take its pods, and a taint that keeps all others away.
     nodes: str = ""
+    #: Whether there is an AdapterDeployment beside it, which takes whatever passes.
+    is_served: bool = False
 
     def manifest(self) -> Object:
         said = {"message": last_word().to_line(), "duration": self.duration, **self.simulation}
         return {
             "apiVersion": "tunesmith.dev/v1alpha1",
             "kind": "FineTuneJob",
-            "metadata": {"name": JOB, "labels": {"team": "faults"}},
+            "metadata": {"name": JOB, "labels": TEAM},
             "spec": {
-                "baseModel": {"uri": given.BASE_URI.replace("models", "adapters")},
+                "baseModel": {"uri": BASE},
                 "dataset": {"uri": "pvc://adapters/rows.jsonl"},
                 "output": {"uri": "pvc://adapters/tuned"},
                 "evaluation": {"preflight": "Skip"},
@@ -107,6 +117,22 @@ class Scenario:
         }
 
 
+def deployment() -> Object:
+    """Of whatever passes. Its simulated pods start, and never prove anything."""
+    return {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "AdapterDeployment",
+        "metadata": {"name": "serving"},
+        "spec": {
+            "baseModel": {"uri": BASE},
+            "strategy": "Adapters",
+            "adapters": {"selector": {"matchLabels": TEAM}},
+            "resources": {"gpus": 0},
+            "podTemplate": ON_SIMULATED_NODES,
+        },
+    }
+
+
 def last_word(measured: EvaluationOutcome | None = None) -> TerminationMessage:
     """One for the pods of all stages: each is asked for its own part of it."""
     return given.outcome().model_copy(
@@ -114,7 +140,13 @@ def last_word(measured: EvaluationOutcome | None = None) -> TerminationMessage:
     )
 
 
-OUT_OF_MEMORY = {"exit-code": "137", "reason": "OOMKilled", "only": "train"}
+#: Who is killed says nothing any more.
+OUT_OF_MEMORY = {
+    "exit-code": "137",
+    "reason": "OOMKilled",
+    "only": "train",
+    "failure-message": "Killed",
+}
 
 
 async def suspend_and_resume(team: Team) -> None:
@@ -130,10 +162,12 @@ async def delete_midway(team: Team) -> None:
 
 
 JUDGED = Scenario("trained and judged", JobState.READY)
+SERVED = replace(JUDGED, name="judged and served", is_served=True)
 REJECTED = Scenario(
     "trained and rejected",
     JobState.REJECTED,
     simulation={"message": last_word(given.measured(-30, -10, difference=-20)).to_line()},
+    is_served=True,
 )
 RETRIED = Scenario(
     "failed once and retried", JobState.READY, simulation={**OUT_OF_MEMORY, "only-attempt": "1"}
@@ -146,4 +180,4 @@ SUSPENDED = Scenario(
 )
 DELETED = Scenario("deleted midway", None, act=delete_midway, duration="1.5s")
 
-SCENARIOS = (JUDGED, REJECTED, RETRIED, FAILED, SUSPENDED, DELETED)
+SCENARIOS = (JUDGED, SERVED, REJECTED, RETRIED, FAILED, SUSPENDED, DELETED)

@@ -20,8 +20,6 @@ from tests.unit.operator import given
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PREPARES, TRAINS = "tunesmith.dev/stage=prepare", "tunesmith.dev/stage=train"
-EVALUATES = "tunesmith.dev/evalrun"
 PREPARING = hands.state(JobState.PREPARING)
 READY = hands.state(JobState.READY)
 AT_ONCE = {"gracePeriodSeconds": 0}
@@ -53,13 +51,13 @@ def labels(**changes: str | None) -> dict[str, object]:
     return {"metadata": {"labels": {f"tunesmith.dev/{key}": to for key, to in changes.items()}}}
 
 
-def counted(failures: str | None) -> dict[str, object]:
-    return {"metadata": {"annotations": {"tunesmith.dev/counted-failures": failures}}}
+def noted(what: str, text: str | None) -> dict[str, object]:
+    return {"metadata": {"annotations": {f"tunesmith.dev/{what}": text}}}
 
 
 SURROUNDINGS = [
     Deed("pod evicted", hands.evict_the_pod),
-    Deed("pod deleted", hands.deleted("pods", TRAINS, hands.trains, **AT_ONCE)),
+    Deed("pod deleted", hands.deleted("pods", hands.TRAINS, hands.trains, **AT_ONCE)),
     Deed("node lost", hands.lose_the_node, hands.ON_DOOMED_NODES),
     Deed("image missing", hands.no_image, hands.NOT_STARTED),
     Deed("claim missing", hands.claim_comes_later, hands.LATER_CLAIM),
@@ -68,11 +66,11 @@ SURROUNDINGS = [
 ]
 DELETIONS = [
     Deed("every plan deleted", hands.delete_every_plan),
-    Deed("Job of preparation deleted", hands.deleted("jobs", PREPARES, PREPARING)),
-    Deed("Job of training deleted", hands.deleted("jobs", TRAINS, hands.trains)),
-    Deed("Job of evaluation deleted", hands.deleted("jobs", EVALUATES, hands.evaluates)),
+    Deed("Job of preparation deleted", hands.deleted("jobs", hands.PREPARES, PREPARING)),
+    Deed("Job of training deleted", hands.deleted("jobs", hands.TRAINS, hands.trains)),
+    Deed("Job of evaluation deleted", hands.deleted("jobs", hands.EVALUATES, hands.evaluates)),
     Deed("EvalRun deleted", hands.deleted("evalruns", "", hands.evaluates)),
-    Deed("every Job deleted once Ready", hands.deleted("jobs", TRAINS, READY)),
+    Deed("every Job deleted once Ready", hands.deleted("jobs", hands.TRAINS, READY)),
     Deed("EvalRun deleted once Ready", hands.deleted("evalruns", "", READY), check=hands.same_job),
 ]
 EDITS = [
@@ -81,34 +79,43 @@ EDITS = [
         hands.patched("jobs", selector, when, patch),
     )
     for whose, selector, when in (
-        ("training", TRAINS, hands.trains),
-        ("evaluation", EVALUATES, hands.evaluates),
+        ("training", hands.TRAINS, hands.trains),
+        ("evaluation", hands.EVALUATES, hands.evaluates),
     )
     for what, patch in (
         ("attempt removed", labels(attempt=None)),
         ("attempt falsified", labels(attempt="seven")),
-        ("counted failures falsified", counted("many")),
-        ("counted failures removed", counted(None)),
+        ("counted failures falsified", noted("counted-failures", "many")),
+        ("counted failures removed", noted("counted-failures", None)),
+        ("memory plan falsified", noted("memory-plan", "[]")),
+        ("every label removed", {"metadata": {"labels": None}}),
     )
 ] + [
     Deed(
         "owner's label removed from the Job of training",
-        hands.patched("jobs", TRAINS, hands.trains, labels(finetunejob=None)),
+        hands.patched("jobs", hands.TRAINS, hands.trains, labels(finetunejob=None)),
     ),
     Deed(
         "owner's label removed from the EvalRun",
-        hands.patched("evalruns", "", hands.evaluates, labels(finetunejob=None)),
+        hands.told_and_deleted(
+            hands.patched("evalruns", "", hands.evaluates, labels(finetunejob=None))
+        ),
     ),
     Deed(
         "finalizer removed from the pod",
-        hands.patched("pods", TRAINS, hands.trains, {"metadata": {"finalizers": None}}),
+        hands.patched("pods", hands.TRAINS, hands.trains, {"metadata": {"finalizers": None}}),
     ),
-    Deed("owner removed from the Job of training", hands.disowned("jobs", TRAINS, hands.trains)),
+    Deed(
+        "owner removed from the Job of training", hands.disowned("jobs", hands.TRAINS, hands.trains)
+    ),
     Deed(
         "owner removed from the Job of evaluation",
-        hands.disowned("jobs", EVALUATES, hands.evaluates),
+        hands.disowned("jobs", hands.EVALUATES, hands.evaluates),
     ),
-    Deed("owner removed from the EvalRun", hands.disowned("evalruns", "", hands.evaluates)),
+    Deed(
+        "owner removed from the EvalRun",
+        hands.told_and_deleted(hands.disowned("evalruns", "", hands.evaluates)),
+    ),
 ]
 WIPES = [
     *(

@@ -120,7 +120,7 @@ class Stage:
 
     async def _tell(self, scenario: Scenario) -> Reference:
         async with self._places, self.run(None) as run:
-            await run.team.apply(scenario.manifest())
+            await run.team.apply(scenario)
             await scenario.act(run.team)
             await run.team.until_state(scenario.ends, seconds=END_SECONDS)
             await run.quiet()
@@ -185,7 +185,7 @@ class Stage:
         hand: Hand,
         check: Check,
     ) -> list[str]:
-        await run.team.apply(scenario.manifest())
+        await run.team.apply(scenario)
         interfering = asyncio.ensure_future(hand(run))
         try:
             await scenario.act(run.team)
