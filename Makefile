@@ -131,6 +131,17 @@ test-e2e: install ## Real training, evaluation and serving, with the operator ki
 test-fuzz: install ## Ten thousand bad objects against the real API server (8 minutes).
 	@$(OPERATOR_PYTHON) -m tests.fuzz.campaign
 
+.PHONY: test-faults test-faults-quick
+test-faults: environments ## Faults at every write and around it, on simulated GPUs (15 minutes).
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory cluster; \
+	$(OPERATOR_PYTHON) -m pytest tests/faults -s
+
+test-faults-quick: environments ## A few faults of each kind (2 minutes).
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory cluster; \
+	$(OPERATOR_PYTHON) -m pytest tests/faults -s --selection
+
 .PHONY: test-images
 test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.
 	@$(PYTHON) -m devcluster packages --for-images

@@ -118,7 +118,7 @@ def results(observed: Observed) -> Results:
     if attempt is None:
         progress = training or status.progress
         return Results(ready, status.artifact, dataset, progress, status.adjustments)
-    changes = adjustments.of_attempt(observed.jobs, attempt)
+    changes = adjustments.of_attempt(observed.jobs, attempt, status.adjustments)
     outcome = attempt.message.training if attempt.message else None
     if outcome:
         return Results(ready, outcome.artifact, outcome.dataset, outcome.progress, changes)

@@ -16,7 +16,7 @@ from tunesmith.api.objects import AttemptStatus, Failure, FailureClass
 from tunesmith.api.trainer_contract import FAILURE_CLASSES, Reason, TerminationMessage
 from tunesmith.kube import pods
 from tunesmith.kube.attempts import Attempt, AttemptState, attempt_number
-from tunesmith.kube.labels import COUNTED_FAILURES, QUEUE_NAME
+from tunesmith.kube.labels import COUNTED_FAILURES, QUEUE_NAME, noted_number
 from tunesmith.kube.parsing import json_of_a_pod
 
 Object = dict[str, Any]
@@ -105,7 +105,7 @@ def _attempt(job: Object, own: dict[int, Object], known: Failure | None) -> Atte
     number = attempt_number(job)
     common = {
         "number": number,
-        "counted_failures": int(metadata.get("annotations", {}).get(COUNTED_FAILURES, 0)),
+        "counted_failures": noted_number(job, COUNTED_FAILURES),
         "job_name": metadata["name"],
         "since": since(job),
         "has_pod": bool(own),

@@ -96,6 +96,16 @@ def test_a_job_that_is_being_deleted_is_no_attempt_any_more() -> None:
     assert latest_attempt([job], []) is None
 
 
+@pytest.mark.parametrize("spoilt", ["many", "", "1.5", "[]"])
+def test_what_a_hand_has_spoilt_on_a_job_stops_nothing(spoilt: str) -> None:
+    job = given.batch_job(2, finished="Failed")
+    job["metadata"]["annotations"] = {"tunesmith.dev/counted-failures": spoilt}
+    job["metadata"]["labels"] = {"tunesmith.dev/attempt": "seven"}
+    attempt = latest_attempt([job], [crash(2)])
+    assert attempt is not None
+    assert (attempt.number, counted_failures(attempt)) == (2, 1)
+
+
 def test_a_running_attempt_goes_on() -> None:
     assert step([given.batch_job()], [given.pod()]) == GoOn()
 
