@@ -204,7 +204,8 @@ def _proxy(layout: Layout) -> dict[str, object]:
 
 
 # Every request that reached the API server, without bodies: enough to count calls by user, verb
-# and resource. But for the pods of Jobs, whose names are made up later: the body says whose they are.
+# and resource. With the body only where a Job makes a pod: whose it is stands nowhere else, as its
+# name is made up later.
 _AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
