@@ -176,6 +176,12 @@ bench-operator: ## A thousand jobs at once beside bare Jobs, five thousand at re
 	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \
 	$(OPERATOR_PYTHON) -m tests.bench.operator_scale $(OPTIONS)
 
+.PHONY: soak
+soak: ## Churn for ten minutes, and what grows meanwhile; OPTIONS="--minutes 3" for less.
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \
+	$(OPERATOR_PYTHON) -m tests.bench.soak $(OPTIONS)
+
 # --- the demo ------------------------------------------------------------------------------------
 
 .PHONY: demo
