@@ -170,14 +170,17 @@ bench-train: $(BUILD)/venvs/ml ## The training engine beside TRL, on one GPU (18
 # The chart's own pauses, not the short ones of demonstrations.
 USUAL_PAUSES := --set operator.progressIntervalSeconds=10,operator.firstRetryDelaySeconds=15
 
+# The cluster first: where it is refused, since another checkout's runs, nothing is to be removed.
 .PHONY: bench-operator
 bench-operator: ## A thousand jobs at once beside bare Jobs, five thousand at rest (12 minutes).
+	@$(MAKE) --no-print-directory cluster
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \
 	$(OPERATOR_PYTHON) -m tests.bench.operator_scale $(OPTIONS)
 
 .PHONY: soak
 soak: ## Churn for ten minutes, and what grows meanwhile; OPTIONS="--minutes 3" for less.
+	@$(MAKE) --no-print-directory cluster
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \
 	$(OPERATOR_PYTHON) -m tests.bench.soak $(OPTIONS)
