@@ -89,7 +89,8 @@ images: environments ## Make the development images: a few bytes each.
 install: environments cluster images crds-check ## Install the chart into the cluster.
 	$(call say,Installing the Helm chart)
 	@helm upgrade --install tunesmith charts/tunesmith --namespace tunesmith-system \
-		--create-namespace --values devcluster/chart-values.yaml --wait --timeout 3m > /dev/null
+		--create-namespace --values devcluster/chart-values.yaml $(INSTALL_FLAGS) \
+		--wait --timeout 3m > /dev/null
 	@kubectl rollout restart --namespace tunesmith-system deployment/tunesmith-operator
 	@kubectl rollout status --namespace tunesmith-system deployment/tunesmith-operator
 
@@ -180,6 +181,24 @@ bench-data: $(BUILD)/venvs/ml ## Near-duplicates against datasketch, and what bo
 .PHONY: bench-train
 bench-train: $(BUILD)/venvs/ml ## The training engine beside TRL, on one GPU (18 minutes).
 	@$(ML_PYTHON) -m tests.bench.training
+
+# The chart's own pauses, not the short ones of demonstrations.
+USUAL_PAUSES := --set operator.progressIntervalSeconds=10,operator.firstRetryDelaySeconds=15
+
+# The cluster first: where it is refused, since another checkout's runs, nothing is to be removed.
+.PHONY: bench-operator
+bench-operator: ## A thousand jobs at once beside bare Jobs, five thousand at rest (12 minutes).
+	@$(MAKE) --no-print-directory cluster
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \
+	$(OPERATOR_PYTHON) -m tests.bench.operator_scale $(OPTIONS)
+
+.PHONY: soak
+soak: ## Churn for ten minutes, and what grows meanwhile; OPTIONS="--minutes 3" for less.
+	@$(MAKE) --no-print-directory cluster
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \
+	$(OPERATOR_PYTHON) -m tests.bench.soak $(OPTIONS)
 
 # --- the demo ------------------------------------------------------------------------------------
 

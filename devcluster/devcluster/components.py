@@ -66,7 +66,8 @@ def api_server(layout: Layout) -> Component:
         f"--proxy-client-key-file={certificates}/front-proxy-client.key",
         f"--audit-policy-file={layout.configuration}/audit.yaml",
         f"--audit-log-path={layout.audit_log}",
-        "--audit-log-maxsize=200",
+        # In megabytes: what a benchmark reads at its end must not have been rotated away.
+        "--audit-log-maxsize=4000",
         "--audit-log-maxbackup=1",
     )
 
