@@ -51,7 +51,7 @@ def _try(render: Callable[[], object]) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         # Of the child alone: nothing of what its parent has used is counted.
         resource.setrlimit(resource.RLIMIT_CPU, (TRIAL_SECONDS, TRIAL_SECONDS))
-        # A lock that another thread held at the fork would be waited for without using the processor.
+        # Whoever waits for a lock that another thread held at the fork uses no processor.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
         with at_most(TRIAL_BYTES):
