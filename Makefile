@@ -117,8 +117,13 @@ lint: $(BUILD)/venvs/operator crds-check ## Format, lint, types, generated files
 test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
 	@$(PYTHON) -m devcluster packages
 	@$(PYTHON) -m devcluster build-s3
-	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy --ignore tests/unit/trainer
+	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy tests/model --ignore tests/unit/trainer
 	@$(ML_PYTHON) -m pytest tests/unit/trainer tests/stores
+
+.PHONY: test-model
+test-model: $(BUILD)/venvs/operator ## Random histories against docs/invariants.md (15 minutes).
+	@$(OPERATOR_PYTHON) -m pytest tests/model --hypothesis-profile many-histories \
+		--hypothesis-show-statistics
 
 .PHONY: test-cluster
 test-cluster: install ## Against the real API server and kubelet.
