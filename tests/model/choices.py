@@ -12,8 +12,6 @@ from tests.model.connection import Faults
 from tests.model.manifests import JobShape
 from tests.model.trainer import BELOW_BAND, IN_BAND, Success
 
-#: Which one of what is there; whatever it is, it means one.
-WHICH = st.integers(0, 7)
 KINDS_READ = [
     "FineTuneJob",
     "EvalRun",

@@ -18,11 +18,12 @@ from tunesmith.kube.observed_attempt import is_finished
 
 from tests.model.api_server import Object, View, Write, owner_uid
 from tests.model.invariants import When, of_states, of_writes
-from tests.model.trainer import plan_of
+from tests.model.trainer import Ending, plan_of
 from tests.model.truth import Truth
 
 #: Superseded Jobs go; the last that failed stays for its log.
 MOST_JOBS_OF_A_STAGE = 2
+COUNTED_CODES = {each.value.exit_code for each in Ending if each.value.counts}
 
 
 # --- of Jobs that begin --------------------------------------------------------------------------
@@ -235,17 +236,17 @@ def _counted_in_status(owner: Object) -> dict[str, int]:
 
 
 def _failed_countably(job: Object, view: View) -> bool:
-    """Whether a pod of it was seen to be out of memory, and nothing else ended it."""
+    """Whether pods of it were seen to fail by a fault that counts, and by none that does not."""
     if not is_finished(job) or _leaves(job):
         return False
     pods = [each for each in view.list("Pod") if owner_uid(each) == job["metadata"]["uid"]]
     failed = [each for each in pods if each["status"]["phase"] == "Failed"]
-    return bool(failed) and all(_was_killed_for_memory(each) for each in failed)
-
-
-def _was_killed_for_memory(pod: Object) -> bool:
-    states = [each["state"] for each in pod["status"].get("containerStatuses", [])]
-    return any(each.get("terminated", {}).get("reason") == "OOMKilled" for each in states)
+    codes = {
+        each["state"].get("terminated", {}).get("exitCode")
+        for pod in failed
+        for each in pod["status"].get("containerStatuses", [])
+    }
+    return bool(codes) and codes <= COUNTED_CODES
 
 
 def _counted_before(job: Object) -> int:

@@ -63,7 +63,7 @@ class Operator:
         """One pass over one object. What it wrote, in words."""
         for kind in KEPT:
             self.hear(kind, faults.lags.get(kind, 0))
-        seen = _Seen(self.server)
+        seen = _Seen(self.server, self.store)
         pods = Pods(self.sidecars)
 
         def watch(before: Object | None, after: Object) -> None:
@@ -115,12 +115,20 @@ class _Seen:
     """What a pass read last before it decided."""
 
     server: ApiServer
+    store: Store
     subject: Object = field(default_factory=dict)
-    kept: dict[str, list[Object]] | None = None
     revision: int = -1
+    _kept: dict[str, list[Object]] | None = None
+
+    def reads(self, reader: Reader) -> None:
+        self.revision = self.server.revision
+        self._kept = {} if isinstance(reader, Connection) else None
 
     def view(self) -> View:
-        return View(self.server, self.revision, self.kept or {})
+        """Looked up at the first write: until then a pass learns nothing new."""
+        if self._kept is None:
+            self._kept = {kind: self.store.select(kind, NAMESPACE) for kind in KEPT}
+        return View(self.server, self.revision, self._kept)
 
 
 def _watched(room: Room[Any, Any], seen: _Seen) -> Room[Any, Any]:
@@ -131,10 +139,7 @@ def _watched(room: Room[Any, Any], seen: _Seen) -> Room[Any, Any]:
         return room.parse(raw)
 
     async def observe(reader: Reader, pods: PodHttp, parsed: Any) -> Any:
-        seen.revision = seen.server.revision
-        seen.kept = None
-        if not isinstance(reader, Connection):
-            seen.kept = {kind: await reader.list(kind, NAMESPACE) for kind in KEPT}
+        seen.reads(reader)
         return await room.observe(reader, pods, parsed)
 
     return replace(room, parse=parse, observe=observe)

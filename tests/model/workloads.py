@@ -148,7 +148,7 @@ class Workloads:
 
     def run(self, pod: Object) -> None:
         """A pod whose plan is not there does not start."""
-        if plan_of(self.server.now, pod) is None:
+        if pod["status"]["phase"] == RUNS or plan_of(self.server.now, pod) is None:
             return
         self._pods += 1
         self._set_status(
@@ -169,7 +169,7 @@ class Workloads:
         self._set_status(pod, {"phase": "Pending", "conditions": [condition]})
 
     def succeed(self, pod: Object, how: Success) -> None:
-        plan, job = plan_of(self.server.now, pod), self._job_of(pod)
+        plan, job = plan_of(self.server.now, pod), self.job_of(pod)
         if plan is None or job is None:
             return
         message = succeed(plan, owner_uid(job), how, self.truth)
@@ -177,7 +177,7 @@ class Workloads:
 
     def fail(self, pod: Object, ending: Ending) -> None:
         fault: Fault = ending.value
-        job = self._job_of(pod)
+        job = self.job_of(pod)
         if job and fault.counts:
             self._count(job)
         if job and ending is Ending.DATA_CHANGED:
@@ -196,7 +196,7 @@ class Workloads:
     def vanish(self, pod: Object) -> None:
         """Deleted by hand, or by a cleaner: nobody reads its last word any more. A Job whose
         pod went before it ended has failed."""
-        job = self._job_of(pod)
+        job = self.job_of(pod)
         self.server.remove("Pod", pod["metadata"]["name"])
         if job and not _has_ended(pod) and not is_finished(job):
             self._start(job)
@@ -236,7 +236,7 @@ class Workloads:
     def _pods_of(self, job: Object) -> list[Object]:
         return [each for each in self.pods() if owner_uid(each) == job["metadata"]["uid"]]
 
-    def _job_of(self, pod: Object) -> Object | None:
+    def job_of(self, pod: Object) -> Object | None:
         name = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
         job = self.server.now.get("Job", name)
         return job if job and job["metadata"]["uid"] == owner_uid(pod) else None

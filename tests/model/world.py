@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import traceback
 from dataclasses import dataclass, field
 
@@ -104,13 +103,20 @@ class World:
         for _ in range(MOST_ROUNDS_TO_END):
             self._do_what_is_asked()
             self.go_on(Success(), PATIENCE_SECONDS)
-            self.settle()
-            with contextlib.suppress(BrokenError):
-                check_state(self.server.now, When.IN_THE_END)
-                break
+            if self._has_ended():
+                self.settle()
+                if self._has_ended():
+                    break
         check_state(self.server.now, When.IN_THE_END)
         self._delete_all()
         check_state(self.server.now, When.ALL_DELETED)
+
+    def _has_ended(self) -> bool:
+        try:
+            check_state(self.server.now, When.IN_THE_END)
+        except BrokenError:
+            return False
+        return True
 
     def _delete_all(self) -> None:
         """While passes are under way that have not heard of it."""
