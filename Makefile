@@ -121,7 +121,7 @@ test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
 	@$(ML_PYTHON) -m pytest tests/unit/trainer tests/stores
 
 .PHONY: test-model
-test-model: $(BUILD)/venvs/operator ## Random histories against docs/invariants.md (15 minutes).
+test-model: $(BUILD)/venvs/operator ## Random histories against docs/invariants.md (7 minutes).
 	@$(OPERATOR_PYTHON) -m pytest tests/model --hypothesis-profile many-histories \
 		--hypothesis-show-statistics
 

@@ -1,7 +1,7 @@
 """How many histories are played.
 
-`make test-fast` plays a few hundred, always the same; `make test-model` ten times as many, new ones
-each time. A history that breaks something is printed as the steps that lead to it.
+`make test-fast` plays some, always the same; `make test-model` ten times as many, new ones each
+time. A history that breaks something is printed as the steps that lead to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 MANY_HISTORIES = "many-histories"
 
 FEW = settings(
-    max_examples=100,
+    max_examples=150,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
