@@ -113,6 +113,14 @@ def conditions_are_well_formed(write: Write, truth: Truth) -> Iterator[str]:
             yield f"{each.type} is still {each.status}, and has another time"
 
 
+@of_writes
+def what_is_written_can_be_read(write: Write, truth: Truth) -> Iterator[str]:
+    """No object is ever found to be NotReadable: what the operator writes it can read."""
+    for each in _conditions(write.after):
+        if each.reason == "NotReadable":
+            yield f"{write.after['metadata']['name']}: {each.message}"
+
+
 @of_states(When.AT_REST)
 def state_and_conditions_agree(view: View) -> Iterator[str]:
     """At rest the word for people says the same as the conditions: Ready is Ready, and what is
@@ -169,7 +177,8 @@ def _runs(write: Write) -> tuple[EvalRun, EvalRun] | None:
 
 
 def _conditions(raw: dict[str, object]) -> list[Condition]:
-    status = raw.get("status")
+    """Of one of our kinds."""
+    status = raw.get("status") if raw["kind"] in OURS else None
     told = status.get("conditions", []) if isinstance(status, dict) else []
     return [Condition.model_validate(each) for each in told]
 

@@ -93,7 +93,7 @@ class Operator:
     def look_at_all(self) -> None:
         """Compare what is kept with what is there."""
         connection = Connection(self.server, ("", ""), NONE, lambda *_: None)
-        self.loop.run_until_complete(compare_with_lists(connection, self.store, ()))
+        self.loop.run_until_complete(compare_with_lists(connection, self.store, KEPT, ()))
         self.told = dict.fromkeys(KEPT, self.server.revision)
 
     def hear(self, kind: str, lag: int = 0, *, of_what_went: bool = True) -> None:
