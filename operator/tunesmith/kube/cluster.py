@@ -301,7 +301,7 @@ class Cluster:
         )
         text = (await response.read()).decode()
         if response.status >= 400:
-            raise ApiError(response.status, _message_of(text))
+            raise ApiError(response.status, message_of(text))
         return cast(Object, json.loads(text))
 
 
@@ -315,9 +315,21 @@ def as_yaml(manifest: Object) -> str:
     return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _message_of(text: str) -> str:
-    """The sentence in a metav1.Status, or the text itself."""
+def message_of(text: str) -> str:
+    """The sentence in a metav1.Status, or the text itself.
+
+    Several causes come in another order each time, and a status that repeats them would be written
+    again and again.
+    """
     try:
-        return str(json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError):
+        status = json.loads(text)
+        message = str(status["message"])
+        causes = {
+            f"{each.get('field')}: {each.get('message')}"
+            for each in status.get("details", {}).get("causes", [])
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
         return text[:500]
+    if len(causes) < 2:
+        return message
+    return f"{message.partition(': [')[0]}: {'; '.join(sorted(causes))}"

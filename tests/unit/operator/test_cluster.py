@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+
+import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tunesmith.kube.cluster import as_yaml
+from tunesmith.kube.cluster import message_of, as_yaml
 
 
 @given(st.text())
@@ -14,3 +18,37 @@ from tunesmith.kube.cluster import as_yaml
 def test_whatever_a_status_says_is_applied_as_it_is(text: str) -> None:
     """The API server reads what is applied as YAML."""
     assert yaml.safe_load(as_yaml({text: [text]})) == {text: [text]}
+
+
+CAUSES = [{"field": "spec.labels", "message": f'Invalid value: "{each}"'} for each in "/~!"]
+
+
+def test_causes_that_come_in_another_order_make_the_same_sentence() -> None:
+    """Else a status that repeats them is written at every look."""
+    said = {
+        message_of(
+            json.dumps(
+                {
+                    "message": f"Job x is invalid: [{', '.join(each['message'] for each in order)}]",
+                    "details": {"causes": order},
+                }
+            )
+        )
+        for order in itertools.permutations(CAUSES)
+    }
+    (sentence,) = said
+    assert sentence.startswith('Job x is invalid: spec.labels: Invalid value: "!"; spec.labels: ')
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"message": "no"}', "no"),
+        ('{"message": "no", "details": {"causes": [{"field": "spec"}]}}', "no"),
+        ("<html>bad gateway</html>", "<html>bad gateway</html>"),
+        ('{"message": "no", "details": []}', '{"message": "no", "details": []}'),
+        ("[]", "[]"),
+    ],
+)
+def test_a_refusal_is_told_in_the_api_servers_words(text: str, said: str) -> None:
+    assert message_of(text) == said
