@@ -134,8 +134,11 @@ test-e2e: install ## Real training, evaluation and serving, with the operator ki
 	@$(OPERATOR_PYTHON) -m pytest tests/e2e -v --durations=12
 
 .PHONY: test-fuzz
-test-fuzz: install ## Ten thousand bad objects against the real API server (8 minutes).
-	@$(OPERATOR_PYTHON) -m tests.fuzz.campaign
+test-fuzz: ## Ten thousand fuzzed objects against the real API server (8 minutes).
+	@$(MAKE) --no-print-directory cluster
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \
+	$(OPERATOR_PYTHON) -m tests.fuzz.campaign $(OPTIONS)
 
 .PHONY: test-faults test-faults-quick
 test-faults: environments ## Faults at every write and around it, on simulated GPUs (15 minutes).

@@ -8,6 +8,7 @@ import json
 import os
 import ssl
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import yaml
 from examples.demo.kubectl import Object
 
 GROUP_PATH = "/apis/tunesmith.dev/v1alpha1"
+SETTLES_SECONDS = 60.0
 DEFINITIONS_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -48,7 +50,12 @@ class Api:
                 return response.status, {"message": text}
 
     async def get(self, path: str, **query: str) -> Object:
-        return self._expected(path, await self.request("GET", path, None, **query))
+        deadline = time.monotonic() + SETTLES_SECONDS
+        while (answer := await self.request("GET", path, None, **query))[0] == 429:
+            # Right after its definition was changed, a kind cannot be read for a moment.
+            assert time.monotonic() < deadline, answer
+            await asyncio.sleep(0.5)
+        return self._expected(path, answer)
 
     async def create(self, path: str, body: Object) -> Object:
         return self._expected(path, await self.request("POST", path, body))

@@ -10,13 +10,11 @@ from contextlib import asynccontextmanager
 
 from examples.demo.kubectl import Object
 from tests.fuzz.admission import AT_ONCE, collection, name_of
-from tests.fuzz.api import DEFINITIONS_PATH, Api, gather_bounded
+from tests.fuzz.api import DEFINITIONS_PATH, SETTLES_SECONDS, Api, gather_bounded
 from tests.fuzz.objects import API_VERSION, PLURALS
 
 LOOK_SECONDS = 0.5
 LAX = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-#: The API server takes a moment to serve a definition that was changed.
-SETTLES_SECONDS = 60.0
 
 
 @asynccontextmanager

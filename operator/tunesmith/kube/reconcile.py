@@ -28,7 +28,7 @@ from tunesmith.settings import Settings
 log = logging.getLogger(__name__)
 
 #: The API server understood and will not have it.
-REFUSALS = {403, 422}
+REFUSALS = {400, 403, 422}
 #: What does not fit the models: the schema was another one when it was made, or is not in force.
 UNREADABLE = (ValidationError, LocationError)
 NAME_TAKEN_SECONDS = 1.0
@@ -96,7 +96,7 @@ async def one_pass(room: Room[Thing, Seen], around: Surroundings, key: Key) -> P
         try:
             plan = room.plan(seen, around.settings, now)
         except UNREADABLE as error:
-            return await _say_unreadable(around, source.raw, error)
+            return await _say_unreadable(around, source.raw, first_complaint(error))
         return await carry_out(around, source, plan, now)
     except ApiError as error:
         raise PassFailed(str(error)) from error
@@ -124,7 +124,13 @@ async def _read(
         parsed = room.parse(raw)
         seen = await room.observe(reader, around.pods, parsed)
     except UNREADABLE as error:
-        await _say_unreadable(around, raw, error)
+        await _say_unreadable(around, raw, first_complaint(error))
+        return None
+    except ApiError as error:
+        if error.status != 400:
+            raise
+        # A name or a selector in the spec that the API server cannot even look for.
+        await _say_unreadable(around, raw, error.message[:1000])
         return None
     return Source(raw, parsed.status.conditions), seen
 
@@ -141,11 +147,12 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
     try:
         await _make_children(around, source.raw["metadata"]["namespace"], plan)
     except NameTakenError as error:
-        log.info("%s: again when it is gone", error)
-        if _age(source, now) > PATIENCE_WITH_NAMES:
-            message = f"{error}. Delete it or give it another name; this goes on by itself then."
-            await _say_stalled(cluster, source, "NameTaken", message, now)
-        return Pass(requeue_after=NAME_TAKEN_SECONDS)
+        if _age(source, now) <= PATIENCE_WITH_NAMES:
+            log.info("%s: again when it is gone", error)
+            return Pass(requeue_after=NAME_TAKEN_SECONDS)
+        message = f"{error}. Delete it or give it another name; this goes on by itself then."
+        await _say_stalled(cluster, source, "NameTaken", message, now)
+        return Pass(requeue_after=around.settings.progress_interval.total_seconds())
     except ApiError as error:
         if error.namespace_terminating:
             # The children went before their owner, which follows: nothing is to be made again.
@@ -231,11 +238,10 @@ async def _say_stalled(
             raise
 
 
-async def _say_unreadable(around: Surroundings, raw: Object, error: ValueError) -> Pass:
+async def _say_unreadable(around: Surroundings, raw: Object, complaint: str) -> Pass:
     """The schema refuses such objects today; one that came past it helps nobody if it is tried
     again: that is said once, and the rest is up to whoever changes it."""
     kind, metadata = raw["kind"], raw["metadata"]
-    complaint = first_complaint(error)
     message = (
         f"Nothing is done about this object, as it cannot be read ({complaint}): delete it and "
         f"apply it anew, mended. `kubectl explain {kind.lower()}` says what belongs there."
@@ -253,7 +259,7 @@ async def _say_unreadable(around: Surroundings, raw: Object, error: ValueError) 
             await around.cluster.replace_status(raw, status)
         except ApiError as refusal:
             # Even that may be refused, as the rest of the object is what it is.
-            if refusal.status not in REFUSALS | {400, 409}:
+            if refusal.status not in REFUSALS | {409}:
                 raise
     return Pass()
 

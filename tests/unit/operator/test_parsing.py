@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from tunesmith.api.evalrun import EvalRun
+from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.locations import LocationError, parse_location
 from tunesmith.kube.parsing import (
     first_complaint,
@@ -24,6 +25,14 @@ def test_one_that_cannot_be_read_does_not_stop_the_others() -> None:
     bad = {"kind": "EvalRun", "metadata": {"name": "bad", "namespace": "team"}, "spec": {}}
     found = readable(EvalRun.from_object, [bad, good])
     assert [each.metadata.name for each in found] == ["good"]
+
+
+def test_a_quantity_may_be_a_bare_number() -> None:
+    """As YAML reads ``cpu: 8``, and as the schema lets it in."""
+    raw = given.finetunejob().to_json()
+    raw["spec"]["resources"] = {"gpus": 0, "cpu": 8, "memory": "16Gi"}
+    resources = FineTuneJob.from_object(raw).spec.resources
+    assert (resources.cpu, resources.memory) == ("8", "16Gi")
 
 
 @pytest.mark.parametrize(

@@ -40,4 +40,4 @@ async def test_a_conflict_while_it_is_said_that_a_name_is_taken_is_no_error() ->
     around = Surroundings(Contested(), Store(), pods, given.SETTINGS, lambda _: None)
     outcome = await carry_out(around, source, made, given.NOW + timedelta(minutes=10))
     await pods.close()
-    assert outcome.requeue_after
+    assert outcome.requeue_after == given.SETTINGS.progress_interval.total_seconds()
