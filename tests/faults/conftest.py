@@ -20,7 +20,7 @@ from tests.faults.trial import Stage
 
 NODES = 4
 #: Of the points of one test, where only a selection is wanted.
-QUICK_POINTS = 4
+QUICK_POINTS = 2
 
 Item = TypeVar("Item")
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.conftest import Choice
 from tests.faults.fault import Effect, Group, Moment, RequestFault
-from tests.faults.scenario import SCENARIOS, Scenario
+from tests.faults.scenario import REJECTED, SCENARIOS, Scenario
 from tests.faults.tally import Tally
 from tests.faults.trial import Stage
 
@@ -26,4 +26,18 @@ async def test_an_operator_that_is_killed_at_any_write_changes_nothing(
         for moment in Moment
     ]
     trials = [stage.trial(Group.CRASH, scenario, fault) for fault in choice.of(points)]
+    tally.require_right(await asyncio.gather(*trials))
+
+
+async def test_an_adapter_that_is_rejected_is_never_served_whenever_the_operator_is_killed(
+    stage: Stage, tally: Tally, choice: Choice
+) -> None:
+    """Every third write: until the verdict all are those of the job that passes."""
+    writes = len((await stage.reference(REJECTED)).writes)
+    points = [
+        RequestFault(Effect.KILL, moment, number)
+        for number in range(1, writes + 1, 3)
+        for moment in Moment
+    ]
+    trials = [stage.trial(Group.CRASH, REJECTED, fault) for fault in choice.of(points)]
     tally.require_right(await asyncio.gather(*trials))
