@@ -15,8 +15,8 @@ import pytest_asyncio
 from examples.demo.chain import ROOT
 from tests.faults.api_server import ApiServer, session
 from tests.faults.history import History
+from tests.faults.stage import Stage
 from tests.faults.tally import WANTED, Tally
-from tests.faults.trial import Stage
 
 NODES = 4
 #: Of the points of one test, where only a selection is wanted.
