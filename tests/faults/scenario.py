@@ -45,7 +45,7 @@ class Team:
         async def reached() -> bool:
             return await self.state() in states
 
-        await until(f"{JOB} is {' or '.join(map(str, states))}", reached, seconds)
+        await until(f"{JOB} is {' or '.join(map(str, states))}", reached, seconds, every=0.15)
 
     async def until_trains(self) -> Object:
         """Until the pod of training runs; the Job."""

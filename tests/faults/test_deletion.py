@@ -37,11 +37,11 @@ async def at_once(_: Run) -> None:
 
 PHASES: list[tuple[str, Scenario, hands.When]] = [
     ("at once", JUDGED, at_once),
-    ("Pending", hands.SLOWLY, hands.state(JobState.PENDING)),
+    ("Pending", hands.SLOWLY, hands.state(JobState.PENDING, JobState.READY)),
     ("Preparing", hands.SLOWLY, hands.state(JobState.PREPARING)),
     ("training", hands.SLOWLY, hands.trains),
     ("Retrying", RETRIED, hands.state(JobState.RETRYING, JobState.READY)),
-    ("Evaluating", hands.SLOWLY, hands.state(JobState.EVALUATING)),
+    ("Evaluating", hands.SLOWLY, hands.state(JobState.EVALUATING, JobState.READY)),
     ("being judged", hands.SLOWLY, hands.evaluates),
     ("Suspended", replace(SUSPENDED, act=suspend_for_good), hands.state(JobState.SUSPENDED)),
     ("Ready", JUDGED, hands.state(JobState.READY)),
