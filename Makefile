@@ -158,14 +158,16 @@ test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.
 
 .PHONY: test
 test: ## Everything, from a bare machine to a clean one.
-	$(call say,1/4 lint and unit tests)
+	$(call say,1/5 lint and unit tests)
 	@$(MAKE) --no-print-directory test-fast
-	$(call say,2/4 both images from their Dockerfiles (about 3 minutes))
+	$(call say,2/5 both images from their Dockerfiles (about 3 minutes))
 	@$(MAKE) --no-print-directory test-images
-	$(call say,3/4 against the API server)
+	$(call say,3/5 some faults of each kind (2 minutes))
+	@$(MAKE) --no-print-directory test-faults-quick
+	$(call say,4/5 against the API server)
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory test-cluster; \
-	printf '\n\033[1m==> 4/4 the whole chain\033[0m\n'; \
+	printf '\n\033[1m==> 5/5 the whole chain\033[0m\n'; \
 	$(MAKE) --no-print-directory test-e2e
 
 # --- benchmarks: each prints a table and writes build/bench/NAME.json ---------------------------

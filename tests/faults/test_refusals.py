@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 
 import pytest
@@ -10,8 +9,9 @@ import pytest
 from tests.faults.conftest import Choice
 from tests.faults.fault import Effect, Group, Moment, RequestFault, Requests
 from tests.faults.scenario import JUDGED, RETRIED, Scenario
+from tests.faults.stage import Reference, Stage
 from tests.faults.tally import Tally
-from tests.faults.trial import Reference, Stage
+from tests.faults.trial import Trial
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -55,16 +55,16 @@ async def test_a_write_that_is_refused_or_cut_off_is_made_good(
     stage: Stage, tally: Tally, choice: Choice, scenario: Scenario
 ) -> None:
     points = refused_writes(await stage.reference(scenario))
-    trials = [stage.trial(Group.ANSWER, scenario, fault) for fault in choice.of(points)]
-    tally.require_right(await asyncio.gather(*trials))
+    trials = [Trial(Group.ANSWER, scenario, fault) for fault in choice.of(points)]
+    tally.require_right(await stage.hold_all(trials))
 
 
 async def test_reads_that_are_refused_are_read_again(
     stage: Stage, tally: Tally, choice: Choice
 ) -> None:
     points = refused_reads(await stage.reference(JUDGED))
-    trials = [stage.trial(Group.ANSWER, JUDGED, fault) for fault in choice.of(points)]
-    tally.require_right(await asyncio.gather(*trials))
+    trials = [Trial(Group.ANSWER, JUDGED, fault) for fault in choice.of(points)]
+    tally.require_right(await stage.hold_all(trials))
 
 
 async def test_a_request_that_is_never_answered_holds_nothing_up_for_ever(
@@ -81,5 +81,5 @@ async def test_a_request_that_is_never_answered_holds_nothing_up_for_ever(
     ]
     if choice.selection:
         points = points[1:2]
-    trials = [stage.trial(Group.ANSWER, JUDGED, fault) for fault in points]
-    tally.require_right(await asyncio.gather(*trials))
+    trials = [Trial(Group.ANSWER, JUDGED, fault) for fault in points]
+    tally.require_right(await stage.hold_all(trials))
