@@ -25,8 +25,8 @@ from tests.faults.proxy import Proxy
 from tests.faults.scenario import Scenario, Team
 from tests.faults.trial import Around, Outcome, Run, Trial, as_it_is
 
-#: So many at a time: two cores carry the control plane, too.
-AT_ONCE = 4
+#: So many at a time: most of each is waiting for pods, and two cores carry it.
+AT_ONCE = 8
 END_SECONDS = 90.0
 #: Trouble that is no reason for the operator's process to end.
 NEVER_ENDS = {Group.WATCH, Group.HAND, Group.DELETION}
