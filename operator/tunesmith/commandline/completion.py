@@ -26,7 +26,9 @@ def names(kind: str) -> Completer:
     """Offers the objects of a kind. Whatever goes wrong, a shell wants no error text."""
 
     def offered(context: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
-        place = Place(context.params.get("namespace"), context.params.get("context"))
+        place = Place(
+            *(context.params.get(each) for each in ("namespace", "context", "kubeconfig"))
+        )
         try:
             found = [each["metadata"]["name"] for each in place.connect().list(kind)]
         except click.ClickException:

@@ -7,6 +7,7 @@ its requests; a person waits for one answer and presses the key again.
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ Object = dict[str, Any]
 
 FIELD_MANAGER = "kubectl-tunesmith"
 CONNECT_SECONDS, READ_SECONDS = 5, 30
+
+INVALID_VALUE = re.compile(r'^Invalid value: (?:"(?:[^"\\]|\\.)*"|[^\s:]+): ')
 
 APIS = {
     "FineTuneJob": (API_VERSION, "finetunejobs"),
@@ -49,6 +52,7 @@ class Place:
 
     namespace: str | None = None
     context: str | None = None
+    kubeconfig: str | None = None
 
     def connect(self) -> Connection:
         """Raises Unreachable without a kubeconfig; nothing is sent yet."""
@@ -58,7 +62,7 @@ class Place:
         # urllib3 would try three times, and a person would wonder.
         settings.retries = False
         try:
-            config.load_kube_config(context=self.context, client_configuration=settings)
+            config.load_kube_config(self.kubeconfig, self.context, client_configuration=settings)
             namespace = self.namespace or self._namespace_of_context()
         except config.ConfigException as error:
             raise Unreachable(f"no cluster is known: {str(error).rstrip('.')}") from error
@@ -69,7 +73,7 @@ class Place:
     def _namespace_of_context(self) -> str:
         from kubernetes import config
 
-        contexts, active = config.list_kube_config_contexts()
+        contexts, active = config.list_kube_config_contexts(self.kubeconfig)
         named = (each for each in contexts if each["name"] == self.context)
         return str(next(named, active)["context"].get("namespace") or "default")
 
@@ -219,7 +223,7 @@ def refused(status: int, content: bytes) -> Refusal | Unreachable:
 
 
 def _sentence(cause: Object) -> str:
-    """``Invalid value: "object": SENTENCE`` is how rules are reported: the sentence is ours."""
-    message = str(cause.get("message", "")).rpartition('"object": ')[2]
+    """``Invalid value: VALUE: SENTENCE`` is how rules are reported: the sentence is ours."""
+    message = INVALID_VALUE.sub("", str(cause.get("message", "")))
     field = str(cause.get("field", "")).removeprefix("<nil>")
     return f"{field}: {message}" if field else message

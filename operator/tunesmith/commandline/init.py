@@ -103,8 +103,8 @@ def _job(choices: Choices) -> Iterator[str]:
     yield "spec:"
     yield "  # The model that is tuned."
     yield from _source("baseModel", choices.base_model)
-    yield "  # The examples. A tenth is held out before anything else happens: never trained on"
-    yield "  # and the verdict rests on it (dataset.heldOut)."
+    yield "  # The examples. A tenth of them is held out before anything else happens: the verdict"
+    yield "  # rests on it, and nothing is trained on it (dataset.heldOut)."
     yield from _source("dataset", choices.dataset)
     if choices.review:
         yield "    # Training waits until a person has looked at the data and approved it:"

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from tunesmith import __version__
+from tunesmith.commandline import options
 from tunesmith.commandline.completion import names
 from tunesmith.commandline.connection import Place
 from tunesmith.commandline.layout import as_json
@@ -22,21 +22,6 @@ from tunesmith.commandline.outcome import ExitCode, Refusal
 
 WATCH_SECONDS = 2.0
 PAGES = ("training", "review", "evaluation")
-Command = Callable[..., Any]
-
-
-def in_cluster(command: Command) -> Command:
-    """The options that every kubectl command has."""
-    command = click.option("-n", "--namespace", help="Default: that of the context.")(command)
-    return click.option("--context", help="A context of the kubeconfig; default: the current.")(
-        command
-    )
-
-
-as_output = click.option(
-    "-o", "--output", type=click.Choice(["json"]), help="json: for programs, not for people."
-)
-job_name = click.argument("name", shell_complete=names("FineTuneJob"))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -54,21 +39,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--name", help="Of the job, and of the served adapter.")
-@click.option("--base-model", help="hf://ORGANISATION/NAME, pvc://, s3:// or https://.")
-@click.option("--base-model-secret", help="The Secret that opens it.")
-@click.option("--base-model-digest", help="What must be found there.")
-@click.option("--dataset", help="pvc://CLAIM/PATH, configmap://, s3://, hf:// or https://.")
-@click.option("--dataset-secret", help="The Secret that opens it.")
-@click.option("--dataset-digest", help="What must be found there.")
-@click.option("--output", "output", help="pvc://CLAIM[/FOLDER] or s3://BUCKET[/FOLDER].")
-@click.option("--output-secret", help="The Secret that opens it.")
-@click.option("--method", type=click.Choice(["Auto", "LoRA", "QLoRA", "DoRA", "QDoRA", "Full"]))
-@click.option("--gpus", type=click.IntRange(0, 16), help="Per training pod; default: 1.")
-@click.option("--memory", help="Of each pod, such as 64Gi.")
-@click.option("--gpu-memory", help="Of one GPU, such as 80Gi.")
-@click.option("--review/--no-review", default=None, help="A person approves the data first.")
-@click.option("--serve", metavar="NAME", help="An AdapterDeployment of this name, too.")
+@options.choices
 @click.option("-f", "--file", default="finetune.yaml", type=click.Path(dir_okay=False),
               help="Where to write; - prints it. Default: finetune.yaml.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the file.")
@@ -98,8 +69,8 @@ def init(file: str, force: bool, **flags: Any) -> None:
 @click.option("--model-shape", help="A config.json, or a known model such as Llama-3.1-8B.")
 @click.option("--gpu-memory", help="Of one GPU, where the file does not say; such as 80Gi.")
 @click.option("--offline", is_flag=True, help="Ask no cluster.")
-@in_cluster
-@as_output
+@options.in_cluster
+@options.as_output
 def plan(
     file: IO[str],
     model_shape: str | None,
@@ -128,8 +99,8 @@ def plan(
 @main.command()
 @click.argument("name", required=False, shell_complete=names("FineTuneJob"))
 @click.option("-w", "--watch", is_flag=True, help="Again whenever something changed.")
-@in_cluster
-@as_output
+@options.in_cluster
+@options.as_output
 def status(name: str | None, watch: bool, output: str | None, **place: Any) -> None:
     """How it is, what to do, and where it is served.
 
@@ -153,13 +124,13 @@ def status(name: str | None, watch: bool, output: str | None, **place: Any) -> N
 
 
 @main.command()
-@job_name
+@options.job_name
 @click.option("-f", "--follow", is_flag=True, help="Go on until the pod ends.")
 @click.option("--tail", type=click.IntRange(0), help="Only the last lines.")
 @click.option(
     "--stage", type=click.Choice(["prepare", "train", "evaluate"]), help="Not the current."
 )
-@in_cluster
+@options.in_cluster
 def logs(name: str, follow: bool, tail: int | None, stage: str | None, **place: Any) -> None:
     """Print the log of the pod that works now. NAME as for status."""
     from tunesmith.commandline.logs import Stage, printed
@@ -174,9 +145,9 @@ def logs(name: str, follow: bool, tail: int | None, stage: str | None, **place: 
 
 
 @main.command()
-@job_name
-@in_cluster
-@as_output
+@options.job_name
+@options.in_cluster
+@options.as_output
 def approve(name: str, output: str | None, **place: Any) -> None:
     """Approve the data of a job, in your own name.
 
@@ -194,13 +165,13 @@ def approve(name: str, output: str | None, **place: Any) -> None:
 
 
 @main.command()
-@job_name
+@options.job_name
 @click.option("--page", type=click.Choice(PAGES), default=PAGES[0], show_default=True)
 @click.option("-f", "--file", type=click.Path(dir_okay=False), help="Default: NAME-PAGE.html.")
 @click.option("--open", "open_", is_flag=True, help="Show it in the browser, too.")
 @click.option("--image", help="The trainer image, where no Job is left that says it.")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds until the pod must run.")
-@in_cluster
+@options.in_cluster
 def report(
     name: str,
     page: str,
@@ -229,8 +200,8 @@ def report(
 @main.command()
 @click.argument("first", shell_complete=names("EvalRun"))
 @click.argument("second", shell_complete=names("EvalRun"))
-@in_cluster
-@as_output
+@options.in_cluster
+@options.as_output
 def compare(first: str, second: str, output: str | None, **place: Any) -> None:
     """Set two EvalRuns side by side.
 
@@ -259,8 +230,8 @@ def compare(first: str, second: str, output: str | None, **place: Any) -> None:
 @click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(1))
 @click.option("--key-secret", metavar="SECRET/KEY", help="Where your API key is; default: the "
               "environment variable TUNESMITH_API_KEY.")  # fmt: skip
-@in_cluster
-@as_output
+@options.in_cluster
+@options.as_output
 def chat(
     model: str,
     message: str | None,

@@ -204,7 +204,8 @@ def _facts(found: Planned) -> Iterator[tuple[str, str]]:
             yield "memory", f"DoesNotFit: {fit_.does_not_fit}"
         elif fit_.plan:
             yield from plan_facts(fit_.plan)
-        yield "memory", fit_.note or "as the file says"
+        answered = fit_.plan or fit_.does_not_fit
+        yield "planned" if answered else "memory", fit_.note
 
 
 def plan_facts(plan: MemoryPlan) -> Iterator[tuple[str, str]]:

@@ -33,12 +33,21 @@ LABELS = {"app.kubernetes.io/managed-by": "kubectl-tunesmith"}
 DEADLINE_SECONDS = 300
 POLL_SECONDS = 0.5
 #: Printed as text in short lines: logs are no place for long ones.
-PRINT = "import base64, gzip, sys; print(base64.encodebytes(gzip.compress({content})).decode())"
-FROM_CLAIM = PRINT.format(content="open(sys.argv[1], 'rb').read()")
-FROM_BUCKET = (
-    "from tunesmith_trainer.sources.bucket import Bucket; "
-    + PRINT.format(content="Bucket(sys.argv[1], sys.argv[3] or None).read(sys.argv[2])")
-)  # fmt: skip
+PRINT = "print(base64.encodebytes(gzip.compress(content)).decode())"
+FROM_CLAIM = f"""
+import base64, gzip, sys
+content = open(sys.argv[1], "rb").read()
+{PRINT}
+"""
+FROM_BUCKET = f"""
+import base64, gzip, sys
+from tunesmith_trainer.sources.bucket import Bucket
+bucket, key, credentials = sys.argv[1:]
+content = Bucket(bucket, credentials or None).read(key)
+if content is None:
+    sys.exit(f"No such object: {{key}}")
+{PRINT}
+"""
 
 
 class Page(StrEnum):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun, SuiteResult
-from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobStatus, Progress
+from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobStatus, JobState, Progress
 from tunesmith.api.objects import Condition, ConditionStatus
 from tunesmith.api.serving_status import ServedAdapter
 from tunesmith.commandline.connection import Connection, Object
@@ -16,6 +16,8 @@ from tunesmith.commandline.target import ORDER, target
 
 #: Conditions that tell of something unusual when they hold; all others when they do not.
 ALARMS = {"Stalled", "Warning", "Suspended"}
+#: Says only that the work is not done yet.
+NOT_YET = "NotTrained"
 #: For tools; state says the same to people.
 FOR_TOOLS = {"Reconciling", "Finished"}
 FINISHED = {"Ready", "Rejected", "Failed", "Passed", "Inconclusive", "Measured", "Error"}
@@ -92,7 +94,9 @@ def _telling(conditions: Iterable[Condition]) -> Iterator[tuple[str, str]]:
     said = set()
     for each in conditions:
         unusual = ConditionStatus.TRUE if each.type in ALARMS else ConditionStatus.FALSE
-        if each.type in FOR_TOOLS or each.status is not unusual or each.message in said:
+        if each.type in FOR_TOOLS or each.status is not unusual:
+            continue
+        if each.reason == NOT_YET or each.message in said:
             continue
         said.add(each.message)
         yield each.type, f"{each.status}, {each.reason}: {each.message}"
@@ -117,6 +121,10 @@ def _of_job(job: FineTuneJob) -> Iterator[tuple[str, str]]:
         failure = status.failure
         yield "attempt", f"{failure.attempt} failed, {failure.reason}: {failure.message}"
     yield from _measured(status)
+    if status.state is JobState.AWAITING_REVIEW:
+        name = job.metadata.name
+        yield "look", f"kubectl tunesmith report {name} --page review --open"
+        yield "approve", f"kubectl tunesmith approve {name}"
     if status.artifact:
         yield "artifact", status.artifact.uri
 

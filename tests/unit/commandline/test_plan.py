@@ -165,12 +165,19 @@ def test_what_is_unusual_is_said() -> None:
 def test_the_sentences_of_a_refusal_come_one_by_one() -> None:
     causes = [
         {"field": "spec.lora.rank", "message": 'Invalid value: "object": lora.rank is too high'},
+        {"field": "spec.name", "message": 'Invalid value: "a: b": name is too short'},
+        {"field": "spec.gpus", "message": "Invalid value: 99: gpus must be fewer"},
         {"field": "<nil>", "message": "also wrong"},
     ]
-    body = {"message": "two mistakes", "details": {"causes": causes}}
+    body = {"message": "many mistakes", "details": {"causes": causes}}
     error = refused(422, json.dumps(body).encode())
     assert isinstance(error, ApiError)
-    assert error.causes == ("spec.lora.rank: lora.rank is too high", "also wrong")
+    assert error.causes == (
+        "spec.lora.rank: lora.rank is too high",
+        "spec.name: name is too short",
+        "spec.gpus: gpus must be fewer",
+        "also wrong",
+    )
 
 
 @pytest.mark.parametrize("status", [401, 500, 503])

@@ -56,7 +56,8 @@ def test_a_condition_that_asks_for_something_is_shown_with_its_remedy_once() -> 
             conditions=[
                 condition("Prepared", "True", "The data is ready."),
                 condition("Reviewed", "False", remedy, "NotApproved"),
-                condition("Ready", "False", remedy, "NotTrained"),
+                condition("Succeeded", "False", remedy, "NotApproved"),
+                condition("Ready", "False", "There is no adapter yet.", "NotTrained"),
                 condition("Reconciling", "True", "It goes on."),
             ],
         )
@@ -65,6 +66,8 @@ def test_a_condition_that_asks_for_something_is_shown_with_its_remedy_once() -> 
     assert "Reviewed False, NotApproved" in told
     assert "The data is ready." not in told
     assert "It goes on." not in told
+    assert "There is no adapter yet." not in told
+    assert "kubectl tunesmith approve triage" in told
 
 
 @pytest.mark.parametrize("alarm", ["Stalled", "Warning", "Suspended"])
