@@ -17,10 +17,15 @@ WORDS = ["approve", "chat", "compare", "init", "logs", "plan", "report", "status
 HEAVY = ("kubernetes", "pydantic", "yaml")
 
 
-def test_help_and_completion_load_nothing_heavy() -> None:
+#: What the operator needs and a user's machine does not.
+OPERATORS = ("kopf", "aiohttp", "numpy", "safetensors")
+
+
+def loaded(modules: str, among: tuple[str, ...]) -> str:
+    """Which of the packages come along with the modules."""
     program = (
-        "import sys; from tunesmith.commandline import main, completion; "
-        f"print([name for name in {HEAVY} if name in sys.modules])"
+        f"import sys; from tunesmith.commandline import {modules}; "
+        f"print([name for name in {among} if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -28,7 +33,16 @@ def test_help_and_completion_load_nothing_heavy() -> None:
         text=True,
         env={"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert done.stdout.strip() == "[]", done.stderr
+    assert not done.returncode, done.stderr
+    return done.stdout.strip()
+
+
+def test_help_and_completion_load_nothing_heavy() -> None:
+    assert loaded("main, completion", HEAVY) == "[]"
+
+
+def test_a_users_machine_needs_nothing_of_the_operators() -> None:
+    assert loaded(f"asking, {', '.join(WORDS)}", OPERATORS) == "[]"
 
 
 def test_every_word_says_what_it_is_for() -> None:
