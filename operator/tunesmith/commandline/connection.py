@@ -216,6 +216,8 @@ def refused(status: int, content: bytes) -> Refusal | Unreachable:
         details = told.get("details") or {}
     except (ValueError, KeyError, TypeError):
         message, details = content.decode(errors="replace")[:500] or f"HTTP {status}", {}
+        if status == 404:
+            message = f"the API server does not know {API_VERSION}: is Tunesmith installed there?"
     if status == 401 or status >= 500:
         return Unreachable(f"the API server answered {status}: {message}")
     causes = tuple(_sentence(each) for each in details.get("causes") or ())

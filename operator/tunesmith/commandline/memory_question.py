@@ -75,13 +75,13 @@ def fit(spec: FineTuneJobSpec, model_shape: str | None, gpu_memory: str | None) 
     """How the job would fit, on GPUs of the job's own word, else of this one."""
     asked = spec.resources
     memory = asked.gpu_memory or gpu_memory or DEFAULT_GPU_MEMORY
-    hardware = Hardware(
-        gpus=asked.gpus,
-        nodes=asked.nodes,
-        gpu_memory_bytes=int(parse_quantity(memory)) if asked.gpus else None,
-        memory_bytes=int(parse_quantity(asked.memory)) if asked.memory else None,
-    )
     try:
+        hardware = Hardware(
+            gpus=asked.gpus,
+            nodes=asked.nodes,
+            gpu_memory_bytes=_bytes(memory) if asked.gpus else None,
+            memory_bytes=_bytes(asked.memory) if asked.memory else None,
+        )
         try:
             named = shape_of(spec.base_model.uri, model_shape)
         except UnknownModelError as unknown:
@@ -111,3 +111,10 @@ def fit(spec: FineTuneJobSpec, model_shape: str | None, gpu_memory: str | None) 
     if isinstance(found, DoesNotFit):
         return Fit(does_not_fit=found.message, note=note)
     return Fit(found, note=note)
+
+
+def _bytes(quantity: str) -> int:
+    try:
+        return int(parse_quantity(quantity))
+    except ValueError:
+        raise ValueError(f"{quantity!r} is no amount of memory: write 80Gi or 80G") from None

@@ -80,6 +80,12 @@ def test_a_batch_that_cannot_be_divided_ends_with_1_and_with_one_that_can() -> N
     assert "cannot be divided among 3 GPUs: use 6 or 9" in done.output
 
 
+def test_what_is_no_amount_of_memory_is_told() -> None:
+    done = plan(job(), flags=("--gpu-memory", "big"))
+    assert done.exit_code == 1
+    assert "'big' is no amount of memory" in done.output
+
+
 def test_an_unknown_shape_is_no_refusal_and_says_what_to_give() -> None:
     done = plan(job(baseModel={"uri": "pvc://models/own"}))
     assert done.exit_code == 0
@@ -178,6 +184,10 @@ def test_the_sentences_of_a_refusal_come_one_by_one() -> None:
         "spec.gpus: gpus must be fewer",
         "also wrong",
     )
+
+
+def test_a_cluster_without_tunesmith_says_so() -> None:
+    assert "is Tunesmith installed" in refused(404, b"404 page not found").message
 
 
 @pytest.mark.parametrize("status", [401, 500, 503])
