@@ -18,7 +18,8 @@ class Side:
     """What one run says of a suite. ``score`` is the adapter's, or the base model's alone."""
 
     score: float | None
-    verdict: str
+    #: None where no gate names the suite.
+    verdict: str | None
     result: SuiteResult
 
 
@@ -82,7 +83,7 @@ def _side(run: EvalRun, suite: str) -> Side | None:
         return None
     gate = next((each for each in run.status.gates if each.suite == suite), None)
     score = result.base if result.adapter is None else result.adapter
-    return Side(score, str(gate.verdict) if gate else MISSING, result)
+    return Side(score, str(gate.verdict) if gate else None, result)
 
 
 def _differences_of_runs(first: EvalRun, second: EvalRun) -> Iterator[str]:
@@ -125,14 +126,11 @@ def lines(first: EvalRun, second: EvalRun, found: list[SuiteComparison]) -> Iter
                 each.suite,
                 *(points(side.score if side else None) for side in sides),
                 signed(each.difference),
-                " / ".join(side.verdict if side else MISSING for side in sides),
+                " / ".join((side and side.verdict) or MISSING for side in sides),
                 "no: " + "; ".join(each.reasons) if each.reasons else "yes",
             )
         )
     yield from table(rows)
     yield ""
-    yield (
-        f"Points of what was judged in each run; the difference is {names[1]} minus {names[0]}, "
-        "without a confidence interval:\neach run pairs its items with the base model's, not with "
-        "another run's."
-    )
+    yield f"The difference is {names[1]} minus {names[0]}, in points, and"
+    yield "without a confidence interval: each run pairs its items with its own base model's."
