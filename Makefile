@@ -89,7 +89,8 @@ images: environments ## Make the development images: a few bytes each.
 install: environments cluster images crds-check ## Install the chart into the cluster.
 	$(call say,Installing the Helm chart)
 	@helm upgrade --install tunesmith charts/tunesmith --namespace tunesmith-system \
-		--create-namespace --values devcluster/chart-values.yaml --wait --timeout 3m > /dev/null
+		--create-namespace --values devcluster/chart-values.yaml $(INSTALL_FLAGS) \
+		--wait --timeout 3m > /dev/null
 	@kubectl rollout restart --namespace tunesmith-system deployment/tunesmith-operator
 	@kubectl rollout status --namespace tunesmith-system deployment/tunesmith-operator
 
@@ -117,8 +118,14 @@ test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
 	@$(PYTHON) -m devcluster packages
 	@$(PYTHON) -m devcluster build-s3
 	@$(PYTHON) -m devcluster build-gitops
-	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy tests/gitops --ignore tests/unit/trainer
+	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy tests/model tests/gitops \
+		--ignore tests/unit/trainer
 	@$(ML_PYTHON) -m pytest tests/unit/trainer tests/stores
+
+.PHONY: test-model
+test-model: $(BUILD)/venvs/operator ## Random histories against docs/invariants.md (7 minutes).
+	@$(OPERATOR_PYTHON) -m pytest tests/model --hypothesis-profile many-histories \
+		--hypothesis-show-statistics
 
 .PHONY: test-cluster
 test-cluster: install ## Against the real API server and kubelet.
@@ -128,6 +135,24 @@ test-cluster: install ## Against the real API server and kubelet.
 test-e2e: install ## Real training, evaluation and serving, with the operator killed in between.
 	@$(OPERATOR_PYTHON) -m pytest tests/e2e -v --durations=12
 
+.PHONY: test-fuzz
+test-fuzz: ## Ten thousand fuzzed objects against the real API server (8 minutes).
+	@$(MAKE) --no-print-directory cluster
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \
+	$(OPERATOR_PYTHON) -m tests.fuzz.campaign $(OPTIONS)
+
+.PHONY: test-faults test-faults-quick
+test-faults: environments ## Faults at every write and around it, on simulated GPUs (15 minutes).
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory cluster; \
+	$(OPERATOR_PYTHON) -m pytest tests/faults -s
+
+test-faults-quick: environments ## A few faults of each kind (2 minutes).
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory cluster; \
+	$(OPERATOR_PYTHON) -m pytest tests/faults -s --selection
+
 .PHONY: test-images
 test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.
 	@$(PYTHON) -m devcluster packages --for-images
@@ -135,14 +160,16 @@ test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.
 
 .PHONY: test
 test: ## Everything, from a bare machine to a clean one.
-	$(call say,1/4 lint and unit tests)
+	$(call say,1/5 lint and unit tests)
 	@$(MAKE) --no-print-directory test-fast
-	$(call say,2/4 both images from their Dockerfiles (about 3 minutes))
+	$(call say,2/5 both images from their Dockerfiles (about 3 minutes))
 	@$(MAKE) --no-print-directory test-images
-	$(call say,3/4 against the API server)
+	$(call say,3/5 some faults of each kind (2 minutes))
+	@$(MAKE) --no-print-directory test-faults-quick
+	$(call say,4/5 against the API server)
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory test-cluster; \
-	printf '\n\033[1m==> 4/4 the whole chain\033[0m\n'; \
+	printf '\n\033[1m==> 5/5 the whole chain\033[0m\n'; \
 	$(MAKE) --no-print-directory test-e2e
 
 .PHONY: gitops-statuses
@@ -171,6 +198,24 @@ bench-data: $(BUILD)/venvs/ml ## Near-duplicates against datasketch, and what bo
 .PHONY: bench-train
 bench-train: $(BUILD)/venvs/ml ## The training engine beside TRL, on one GPU (18 minutes).
 	@$(ML_PYTHON) -m tests.bench.training
+
+# The chart's own pauses, not the short ones of demonstrations.
+USUAL_PAUSES := --set operator.progressIntervalSeconds=10,operator.firstRetryDelaySeconds=15
+
+# The cluster first: where it is refused, since another checkout's runs, nothing is to be removed.
+.PHONY: bench-operator
+bench-operator: ## A thousand jobs at once beside bare Jobs, five thousand at rest (12 minutes).
+	@$(MAKE) --no-print-directory cluster
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \
+	$(OPERATOR_PYTHON) -m tests.bench.operator_scale $(OPTIONS)
+
+.PHONY: soak
+soak: ## Churn for ten minutes, and what grows meanwhile; OPTIONS="--minutes 3" for less.
+	@$(MAKE) --no-print-directory cluster
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \
+	$(OPERATOR_PYTHON) -m tests.bench.soak $(OPTIONS)
 
 # --- the demo ------------------------------------------------------------------------------------
 

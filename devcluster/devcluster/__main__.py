@@ -70,6 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     kwok = command("kwok-up", _kwok_up, "add simulated GPU nodes")
     kwok.add_argument("--nodes", type=int, default=4, help="how many (default: 4)")
     kwok.add_argument("--gpus", type=int, default=8, help="GPUs of each (default: 8)")
+    kwok.add_argument(
+        "--stages",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="further stages of KWOK; read when it starts",
+    )
     command("kwok-down", lambda layout, _: stop_simulation(layout), "remove the simulated nodes")
     return parser
 
@@ -144,7 +152,8 @@ def _image(layout: Layout, arguments: argparse.Namespace) -> None:
 
 
 def _kwok_up(layout: Layout, arguments: argparse.Namespace) -> None:
-    start_simulation(layout, arguments.nodes, arguments.gpus)
+    stages = tuple(each.absolute() for each in arguments.stages)
+    start_simulation(layout, arguments.nodes, arguments.gpus, stages)
 
 
 if __name__ == "__main__":

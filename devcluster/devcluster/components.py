@@ -13,7 +13,7 @@ from devcluster.network import (
 )
 from devcluster.processes import Component
 
-_ETCD_CLIENTS = "http://127.0.0.1:12379"
+ETCD_CLIENTS = "http://127.0.0.1:12379"
 _ETCD_PEERS = "http://127.0.0.1:12380"
 
 
@@ -28,7 +28,7 @@ def foundation(layout: Layout) -> tuple[Component, ...]:
             layout,
             "etcd",
             f"--data-dir={layout.cluster}/etcd",
-            f"--client-url={_ETCD_CLIENTS}",
+            f"--client-url={ETCD_CLIENTS}",
             f"--peer-url={_ETCD_PEERS}",
         ),
     )
@@ -39,7 +39,7 @@ def api_server(layout: Layout) -> Component:
     return _ours(
         layout,
         "kube-apiserver",
-        f"--etcd-servers={_ETCD_CLIENTS}",
+        f"--etcd-servers={ETCD_CLIENTS}",
         f"--bind-address={NODE_ADDRESS}",
         f"--advertise-address={NODE_ADDRESS}",
         f"--secure-port={API_SERVER_PORT}",
@@ -66,7 +66,8 @@ def api_server(layout: Layout) -> Component:
         f"--proxy-client-key-file={certificates}/front-proxy-client.key",
         f"--audit-policy-file={layout.configuration}/audit.yaml",
         f"--audit-log-path={layout.audit_log}",
-        "--audit-log-maxsize=200",
+        # In megabytes: what a benchmark reads at its end must not have been rotated away.
+        "--audit-log-maxsize=4000",
         "--audit-log-maxbackup=1",
     )
 

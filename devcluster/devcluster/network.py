@@ -15,6 +15,8 @@ INTERFACE = "tunesmith0"
 NODE_ADDRESS = "10.244.255.1"
 POD_SUBNET = "10.244.0.0/24"
 SERVICE_SUBNET = "10.96.0.0/16"
+# Of pods on simulated nodes: nobody is there, and the machine itself says so at once.
+SIMULATED_SUBNET = "10.245.0.0/16"
 SERVICE_OF_API_SERVER = "10.96.0.1"
 API_SERVER_PORT = 6443
 KUBELET_HEALTH_PORT = 10248
@@ -52,6 +54,8 @@ def create_interface() -> None:
     output(["ip", "link", "set", INTERFACE, "up"])
     # Without it the host could reach a Service only where it has a default route.
     output(["ip", "route", "replace", SERVICE_SUBNET, "dev", INTERFACE, "src", NODE_ADDRESS])
+    # Without it, what is sent to a simulated pod would leave the machine, and wait for an answer.
+    output(["ip", "route", "replace", "local", SIMULATED_SUBNET, "dev", INTERFACE])
     (_PROC / "net/ipv4/ip_forward").write_text("1")
 
 

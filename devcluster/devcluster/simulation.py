@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from devcluster.api import ApiServer, Manifest, node_ready, wait_until
 from devcluster.layout import SOURCES, Layout
+from devcluster.network import SIMULATED_SUBNET
 from devcluster.processes import Component, Processes
 from devcluster.progress import say, step
 
@@ -14,9 +17,11 @@ TAINT = "tunesmith.dev/simulated"
 _SELECTOR = f"{SIMULATED}={KWOK}"
 
 
-def start_simulation(layout: Layout, nodes: int, gpus: int) -> None:
+def start_simulation(
+    layout: Layout, nodes: int, gpus: int, further_stages: tuple[Path, ...] = ()
+) -> None:
     """Start KWOK, if it does not run, and have this many simulated nodes."""
-    Processes(layout).start(_kwok(layout))
+    Processes(layout).start(_kwok(layout, (SOURCES / "kwok" / "stages.yaml", *further_stages)))
     api = ApiServer(layout)
     names = [f"gpu-{number}" for number in range(nodes)]
     with step(f"{nodes} simulated nodes with {gpus} GPUs each"):
@@ -37,13 +42,14 @@ def stop_simulation(layout: Layout) -> None:
     say("no simulated nodes")
 
 
-def _kwok(layout: Layout) -> Component:
+def _kwok(layout: Layout, stages: tuple[Path, ...]) -> Component:
     return Component(
         KWOK,
         (
             str(layout.binaries / KWOK),
             f"--kubeconfig={layout.kubeconfig}",
-            f"--config={SOURCES / 'kwok' / 'stages.yaml'}",
+            *(f"--config={each}" for each in stages),
+            f"--cidr={SIMULATED_SUBNET}",
             f"--manage-nodes-with-label-selector={_SELECTOR}",
             "--node-lease-duration-seconds=40",
         ),

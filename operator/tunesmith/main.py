@@ -26,9 +26,11 @@ from tunesmith.finetunejob.observe import observe as observe_job
 from tunesmith.finetunejob.plan import plan as plan_job
 from tunesmith.health import HealthServer
 from tunesmith.kube.cluster import ApiError, Cluster
+from tunesmith.kube.conditions import is_true
 from tunesmith.kube.key import Key, concerned
 from tunesmith.kube.labels import MANAGED_BY, MANAGER
 from tunesmith.kube.lease import Lease, LeaseSettings
+from tunesmith.kube.parsing import readable_conditions
 from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
@@ -71,9 +73,7 @@ def _concerned(store: Store, raw: Any) -> Iterator[Key]:
     """The object itself and its owner; of a job that has trained and a run that has judged the
     deployments beside it, too."""
     yield from concerned(raw)
-    conditions = raw.get("status", {}).get("conditions", [])
-    succeeded = any(each["type"] == "Succeeded" and each["status"] == "True" for each in conditions)
-    if succeeded:
+    if is_true(readable_conditions(raw), "Succeeded"):
         yield from store.keys(raw["metadata"]["namespace"], Kind.ADAPTER_DEPLOYMENT)
 
 

@@ -10,6 +10,8 @@ import platform
 import resource
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,6 +118,29 @@ def use_all_processors() -> None:
     import torch
 
     torch.set_num_threads(max(1, processors() // local_world_size()))
+
+
+@contextmanager
+def at_most(more: int) -> Iterator[None]:
+    """So many bytes more than now, and a MemoryError for whoever asks for others.
+
+    For reading what strangers wrote: what unpacks to a hundred times its size is to be refused with
+    a sentence, before the kernel ends the process without any.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = data_bytes() + more
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def data_bytes() -> int:
+    """What the kernel counts against RLIMIT_DATA."""
+    return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
 
 
 def peak_memory_bytes() -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tunesmith.api.digests import MODEL_CONFIG
 from tunesmith.api.trainer_contract import Reason
 
 from tunesmith_trainer.failure import TrainerError, first_line, is_out_of_memory
@@ -12,6 +14,33 @@ from tunesmith_trainer.failure import TrainerError, first_line, is_out_of_memory
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+
+#: Of any model, with room for what is to come.
+MOST_LAYERS = 10_000
+
+
+def read_configuration(folder: Path, uri: str) -> dict[str, Any]:
+    """config.json of a model. Raises TrainerError unless it is one JSON object."""
+    try:
+        found = json.loads((folder / MODEL_CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise unusable_configuration(uri, f"cannot be read ({first_line(error)})") from error
+    if not isinstance(found, dict):
+        raise unusable_configuration(uri, f"is a {type(found).__name__}, not an object")
+    for part in (found, found.get("text_config")):
+        layers = part.get("num_hidden_layers") if isinstance(part, dict) else None
+        if isinstance(layers, int) and layers > MOST_LAYERS:
+            # Made one by one before a single weight is looked for.
+            raise unusable_configuration(uri, f"states {layers} layers")
+    return found
+
+
+def unusable_configuration(uri: str, what: str) -> TrainerError:
+    return TrainerError(
+        Reason.MODEL_UNUSABLE,
+        f"{MODEL_CONFIG} of {uri} {what}: copy the model anew, as save_pretrained() writes it",
+    )
 
 
 def load_base_model(

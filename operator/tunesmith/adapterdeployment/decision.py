@@ -27,6 +27,7 @@ from tunesmith.adapterdeployment.objects import (
     child_name,
     children,
     claims_of,
+    config_map_of,
 )
 from tunesmith.adapterdeployment.rollout import Evidence, Version
 from tunesmith.adapterdeployment.selection import (
@@ -289,8 +290,17 @@ def _merged(
         for each in versions
         if each.state is VersionState.PROMOTED and merges[each.candidate.version].done
     ]
+    if waiting and not servers and _runs_beside_the_base(observed):
+        # Until the merge is done the server goes on as it is, with what may be served by now.
+        return replace(_beside_the_base(observed, selection, choice, now), merges=waiting)
     servers += _base_server(observed)
     return Decision(selection, choice, versions, servers, merges=waiting)
+
+
+def _runs_beside_the_base(observed: Observed) -> bool:
+    """Whether the running server holds adapters: merged weights have a ConfigMap by version."""
+    running = observed.child("Deployment", Role.ADAPTERS)
+    return config_map_of(running) == child_name(observed.deployment)
 
 
 def _is_merged(observed: Observed, candidate: Candidate) -> bool:
@@ -318,6 +328,11 @@ def _only_one(selection: Selection, deployment: AdapterDeployment) -> Selection:
     return Selection(served, [*selection.rejected, *others])
 
 
+def _merged_config_map(deployment: AdapterDeployment, candidate: Candidate) -> str:
+    """Pods of the version before keep their own files until they are replaced."""
+    return f"{child_name(deployment)}-{candidate.version}"
+
+
 def _merged_server(observed: Observed, version: Version) -> ServerPlan:
     deployment, candidate = observed.deployment, version.candidate
     options = with_merged_model(
@@ -325,8 +340,7 @@ def _merged_server(observed: Observed, version: Version) -> ServerPlan:
     )
     return ServerPlan(
         role=Role.ADAPTERS,
-        # Pods of the version before keep their own files until they are replaced.
-        config_map=f"{child_name(deployment)}-{candidate.version}",
+        config_map=_merged_config_map(deployment, candidate),
         options=options_text(options),
         desired=base_state(deployment, candidate.model, [version]),
         replicas=deployment.spec.replicas,
@@ -365,8 +379,11 @@ def delete_list(
     found = []
     if ("ScaledObject", name) in observed.children and not autoscaled:
         found.append(("ScaledObject", name))
-    nothing = decision.main is None and not decision.selection.served
-    if nothing and observed.child("Deployment", Role.ADAPTERS):
+    running = observed.child("Deployment", Role.ADAPTERS)
+    may_stay = {
+        _merged_config_map(observed.deployment, each) for each in decision.selection.candidates()
+    }
+    if running and decision.main is None and config_map_of(running) not in may_stay:
         found.append(("Deployment", name))
     return found
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+
+from pydantic import ValidationError
 
 from tunesmith.adapterdeployment.decision import Observed, Replica
 from tunesmith.adapterdeployment.objects import SERVES, Role, child_name, config_map_of
@@ -125,13 +129,16 @@ async def _served_elsewhere(cluster: Reader, deployment: AdapterDeployment) -> f
     if not deployment.spec.adapters.delete_files:
         return frozenset()
     found = await cluster.list("AdapterDeployment", deployment.metadata.namespace)
-    others = [AdapterDeployment.from_object(each) for each in found]
-    return frozenset(
-        served.digest
-        for each in others
-        if each.metadata.uid != deployment.metadata.uid
-        for served in each.status.adapters
-    )
+    others = [each for each in found if each["metadata"]["uid"] != deployment.metadata.uid]
+    return frozenset(digest for each in others for digest in _digests_served_by(each))
+
+
+def _digests_served_by(raw: Object) -> list[str]:
+    """Of one that cannot be read, whatever looks like it: files are not deleted on a guess."""
+    try:
+        return [each.digest for each in AdapterDeployment.from_object(raw).status.adapters]
+    except ValidationError:
+        return re.findall("sha256:[0-9a-f]{64}", json.dumps(raw.get("status")))
 
 
 async def _jobs_of_ours(

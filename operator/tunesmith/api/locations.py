@@ -64,22 +64,26 @@ class Location:
         return f"{self.scheme}://{self.holder}{revision}{path}"
 
 
+class LocationError(ValueError):
+    """A uri that leads nowhere; the message is a sentence for a user."""
+
+
 def parse_location(uri: str) -> Location:
     """Take a URI apart.
 
-    Raises ValueError with a sentence for a user. The CRD's rules refuse such URIs earlier; this
-    guards what reached the cluster by another way.
+    Raises LocationError. The CRD's rules refuse such URIs earlier; this guards what reached the
+    cluster by another way.
     """
     match re.match(r"^([a-z0-9]+)://(.+)$", uri):
         case None:
-            raise ValueError(
+            raise LocationError(
                 f"{uri!r} is no URI: write pvc://CLAIM/PATH, s3://BUCKET/PATH or "
                 "hf://ORGANISATION/NAME"
             )
         case found:
             scheme_name, rest = found.group(1), found.group(2).strip("/")
     if any(part in {".", ".."} for part in rest.split("/")):
-        raise ValueError(f"{uri!r} must not contain '.' or '..' as a part of its path")
+        raise LocationError(f"{uri!r} must not contain '.' or '..' as a part of its path")
     match scheme_name:
         case Scheme.PVC | Scheme.CONFIG_MAP | Scheme.S3 | Scheme.HTTPS:
             holder, _, path = rest.partition("/")
@@ -87,7 +91,7 @@ def parse_location(uri: str) -> Location:
         case Scheme.HUB:
             return _parse_hub(rest)
         case _:
-            raise ValueError(f"{uri!r} has the unknown scheme {scheme_name}://")
+            raise LocationError(f"{uri!r} has the unknown scheme {scheme_name}://")
 
 
 def _parse_hub(rest: str) -> Location:

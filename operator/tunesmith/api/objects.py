@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from tunesmith.api.locations import (
     ARCHIVE_PATTERN,
@@ -20,9 +20,17 @@ Name = Annotated[str, Field(min_length=1, max_length=253)]
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
 Digest = Annotated[str, Field(max_length=71)]
 Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+def _written_out(value: object) -> object:
+    """``cpu: 8`` is a number to YAML and a quantity to everybody."""
+    return str(value) if type(value) is int else value
+
+
 #: A Kubernetes quantity such as 500m, 2 or 16Gi.
 Quantity = Annotated[
     str,
+    BeforeValidator(_written_out),
     WithJsonSchema(
         {
             "x-kubernetes-int-or-string": True,

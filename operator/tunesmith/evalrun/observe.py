@@ -11,6 +11,7 @@ from tunesmith.evalrun.plan import Observed
 from tunesmith.kube.attempts import AttemptState
 from tunesmith.kube.labels import is_controlled_by, owner_labels
 from tunesmith.kube.observed_attempt import is_behind, latest_attempt
+from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.watched import Reader
 
@@ -24,7 +25,7 @@ async def observe(reader: Reader, pods: PodHttp, run: EvalRun) -> Observed:
         if is_controlled_by(each, run.metadata)
     ]
     job_pods = await reader.list("Pod", namespace, labels)
-    attempt = latest_attempt(jobs, job_pods, run.status.failure)
+    attempt = latest_attempt(jobs, job_pods, run.status)
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
         progress = await pods.progress(attempt.pod_address)
@@ -47,12 +48,12 @@ def doubts(seen: Observed) -> bool:
 
 
 async def _named_job(reader: Reader, run: EvalRun) -> FineTuneJob | None:
-    """The FineTuneJob whose adapter is judged, if the run names one and it exists."""
+    """The FineTuneJob whose adapter is judged, if the run names one that exists and can be read."""
     adapter = run.spec.adapter
     if adapter is None or adapter.job is None:
         return None
     found = await reader.get("FineTuneJob", run.metadata.namespace, adapter.job)
-    return FineTuneJob.from_object(found) if found else None
+    return next(iter(readable(FineTuneJob.from_object, [found] if found else [])), None)
 
 
 async def _missing_config_map(reader: Reader, run: EvalRun) -> str | None:

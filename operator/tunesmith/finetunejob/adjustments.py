@@ -10,13 +10,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.api.job_evaluation import Adjustment, JobEvaluation, Tunable
 from tunesmith.api.training import Training
 from tunesmith.kube.attempts import Attempt
-from tunesmith.kube.labels import ADJUSTMENTS
+from tunesmith.kube.labels import ADJUSTMENTS, noted
 
 Object = dict[str, Any]
+
+_WRITTEN = TypeAdapter(list[Adjustment])
 
 
 def annotation(changes: Sequence[Adjustment]) -> dict[str, str]:
@@ -26,11 +30,15 @@ def annotation(changes: Sequence[Adjustment]) -> dict[str, str]:
     return {ADJUSTMENTS: json.dumps([each.to_json() for each in changes], separators=(",", ":"))}
 
 
-def of_attempt(jobs: list[Object], attempt: Attempt) -> list[Adjustment]:
-    """The changes with which an attempt trains."""
+def of_attempt(jobs: list[Object], attempt: Attempt, known: list[Adjustment]) -> list[Adjustment]:
+    """The changes with which an attempt trains; those ``known`` where a hand has spoilt them."""
     job = next(each for each in jobs if each["metadata"]["name"] == attempt.job_name)
-    written = job["metadata"].get("annotations", {}).get(ADJUSTMENTS, "[]")
-    return [Adjustment.model_validate(each) for each in json.loads(written)]
+    if ADJUSTMENTS not in job["metadata"].get("annotations", {}):
+        return []
+    try:
+        return _WRITTEN.validate_python(noted(job, ADJUSTMENTS))
+    except ValidationError:
+        return known
 
 
 def adjusted(training: Training, changes: Sequence[Adjustment]) -> Training:

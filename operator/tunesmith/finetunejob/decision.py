@@ -115,10 +115,10 @@ def results(observed: Observed) -> Results:
         (report.dataset if report else None) or (ready.dataset if ready else None) or status.dataset
     )
     training = report.training if report else None
-    if attempt is None or (attempt.number < remembered and status.artifact):
+    if attempt is None:
         progress = training or status.progress
         return Results(ready, status.artifact, dataset, progress, status.adjustments)
-    changes = adjustments.of_attempt(observed.jobs, attempt)
+    changes = adjustments.of_attempt(observed.jobs, attempt, status.adjustments)
     outcome = attempt.message.training if attempt.message else None
     if outcome:
         return Results(ready, outcome.artifact, outcome.dataset, outcome.progress, changes)

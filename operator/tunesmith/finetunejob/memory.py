@@ -7,12 +7,15 @@ read from the Job that failed. Pure.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
+
+from pydantic import ValidationError
 
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import Failure, FailureClass
 from tunesmith.finetunejob.decision import Observed, Prepared, has_begun
-from tunesmith.kube.labels import MEMORY_PLAN
+from tunesmith.kube.labels import MEMORY_PLAN, noted
 from tunesmith.memory_planner.planning import halve
 
 Object = dict[str, Any]
@@ -28,8 +31,9 @@ def of_last_attempt(observed: Observed, seen: Prepared | None) -> MemoryPlan | N
     if observed.attempt:
         name = observed.attempt.job_name
         job = next(each for each in observed.jobs if each["metadata"]["name"] == name)
-        if written := job["metadata"].get("annotations", {}).get(MEMORY_PLAN):
-            return MemoryPlan.model_validate(json.loads(written))
+        if (written := noted(job, MEMORY_PLAN)) is not None:
+            with suppress(ValidationError):
+                return MemoryPlan.model_validate(written)
     if has_begun(observed) and observed.job.status.plan:
         return observed.job.status.plan
     return seen.memory if seen else None

@@ -24,8 +24,7 @@ async def observe(reader: Reader, pods: PodHttp, job: FineTuneJob) -> Observed:
         if is_controlled_by(each, job.metadata):
             stages[each["metadata"]["labels"].get(STAGE, JobStage.TRAIN)].append(each)
     job_pods = await reader.list("Pod", namespace, labels)
-    attempt = latest_attempt(stages[JobStage.TRAIN], job_pods, job.status.failure)
-    before = job.status.preparation.failure if job.status.preparation else None
+    attempt = latest_attempt(stages[JobStage.TRAIN], job_pods, job.status)
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
         progress = await pods.progress(attempt.pod_address)
@@ -39,7 +38,7 @@ async def observe(reader: Reader, pods: PodHttp, job: FineTuneJob) -> Observed:
             EvalRun.from_object, (each for each in runs if is_controlled_by(each, job.metadata))
         ),
         None if is_prepared(job) else await _missing_config_map(reader, job),
-        latest_attempt(stages[JobStage.PREPARE], job_pods, before),
+        latest_attempt(stages[JobStage.PREPARE], job_pods, job.status.preparation),
         stages[JobStage.PREPARE],
         job_pods,
     )

@@ -15,7 +15,7 @@ from tunesmith.finetunejob.decision import Observed
 from tunesmith.kube import pods
 from tunesmith.kube.attempts import attempt_number
 from tunesmith.kube.conditions import timestamp
-from tunesmith.kube.labels import GPU_SECONDS
+from tunesmith.kube.labels import GPU_SECONDS, noted_number
 from tunesmith.kube.observed_attempt import is_finished, job_end, pods_of, since
 from tunesmith.kube.pod_spec import GPU
 
@@ -38,7 +38,7 @@ def so_far(job: Object, all_pods: list[Object], now: datetime) -> int:
 
     A Job whose pods are all gone is taken to have used its GPUs from its begin to its end.
     """
-    before = int(job["metadata"].get("annotations", {}).get(GPU_SECONDS, 0))
+    before = noted_number(job, GPU_SECONDS)
     times = [time for pod in pods_of(job, all_pods) if (time := _seconds(pod, now)) is not None]
     if not times and is_finished(job):
         times = [_between(since(job), job_end(job))] * _pods_wanted(job)

@@ -67,7 +67,7 @@ def advance(
 
     ``missing`` is something that the attempt's pod needs and that its status does not tell.
     """
-    remembered = Remembered(before.attempt or 0, before.counted_failures or 0)
+    remembered = Remembered(before.attempt or 0, before.counted_failures or 0, before.failure)
     match next_step(attempt, remembered, backoff_limit, settings.first_retry_delay, now):
         case Start() as start:
             succeeded = unknown("Succeeded", "Pending", waits_for_pod(start.number))
@@ -75,7 +75,7 @@ def advance(
         case WaitUntil() as wait:
             return _wait(_failure_of(attempt), wait, now)
         case GiveUp():
-            return _give_up(_failure_of(attempt))
+            return _give_up(attempt.failure if attempt else before.failure)
         case GoOn():
             assert attempt is not None
             return _under_way(attempt, missing or _no_pod(attempt, now), settings)
@@ -136,7 +136,8 @@ def _wait(failure: Failure, wait: WaitUntil, now: datetime) -> Advance:
     )
 
 
-def _give_up(failure: Failure) -> Advance:
+def _give_up(failure: Failure | None) -> Advance:
+    assert failure is not None
     message = (
         f"{failure.message} Attempt {failure.attempt} failed and no other follows: delete this "
         "object and apply it again, mended, or once the cause is gone."

@@ -14,7 +14,6 @@ from typing import Any
 
 from tunesmith.api.objects import Failure, FailureClass
 from tunesmith.api.trainer_contract import Reason, TerminationMessage
-from tunesmith.kube.labels import ATTEMPT
 from tunesmith.kube.pods import Trouble
 
 Object = dict[str, Any]
@@ -69,6 +68,8 @@ class Remembered:
 
     number: int
     counted_failures: int
+    #: Of whichever attempt failed last.
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ Next = Start | WaitUntil | GiveUp | GoOn
 
 
 def attempt_number(job: Object) -> int:
-    return int(job["metadata"]["labels"][ATTEMPT])
+    """By its name, which no hand can change."""
+    return int(job["metadata"]["name"].rpartition("-")[2])
 
 
 def outdated_children(jobs: list[Object], start: Start | None) -> list[tuple[str, str]]:
@@ -131,23 +133,30 @@ def next_step(
     A fault of spec, data or their source waits, with growing pauses, for as long as it takes to
     mend it and does not count, nor does what the cluster took away; any other failure counts
     towards ``backoff_limit``.
-    ``remembered`` is what status says, for when the Job was deleted by hand.
+    ``remembered`` is what status says, for when the Job was deleted by hand. Whoever tidies up
+    finished Jobs does not set going again what was given up.
     """
     if attempt is None:
-        return Start(remembered.number + 1, remembered.counted_failures)
+        counted, failure = remembered.counted_failures, remembered.failure
+        has_failed = failure is not None and failure.attempt == remembered.number
+        if failure and has_failed and _is_last(failure, counted, backoff_limit):
+            return GiveUp()
+        return Start(remembered.number + 1, counted)
     if attempt.state is not AttemptState.FAILED:
         return GoOn()
     assert attempt.failure is not None
-    if attempt.failure.reason in FINAL_REASONS:
-        return GiveUp()
     counted = counted_failures(attempt)
-    if counted > backoff_limit:
+    if _is_last(attempt.failure, counted, backoff_limit):
         return GiveUp()
     delay = min(first_delay * 2 ** min(attempt.number - 1, 20), LONGEST_DELAY)
     due = datetime.fromisoformat(attempt.failure.finished_at) + delay
     if now >= due:
         return Start(attempt.number + 1, counted)
     return WaitUntil(due, attempt.number + 1)
+
+
+def _is_last(failure: Failure, counted: int, backoff_limit: int) -> bool:
+    return failure.reason in FINAL_REASONS or counted > backoff_limit
 
 
 def counted_failures(attempt: Attempt) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,6 +21,8 @@ from tunesmith.api import API_VERSION
 log = logging.getLogger(__name__)
 
 FIELD_MANAGER = "tunesmith"
+#: With a parameter, the client library takes a text for it as it is.
+APPLY = "application/apply-patch+yaml; charset=utf-8"
 REQUEST_TIMEOUT_SECONDS = 30
 PAGE_SIZE = 500
 #: Passing trouble of the API server: too many requests, timeouts, a leader election of etcd.
@@ -190,6 +193,21 @@ class Cluster:
         }
         return await self._apply(path, manifest)
 
+    async def replace_status(self, source: Object, status: Object) -> None:
+        """Write the whole status over one that may not even fit the schema.
+
+        Server-side apply could not: it keeps what others wrote, and understands none of it.
+        """
+        metadata, before = source["metadata"], source.get("status")
+        path = RESOURCES[source["kind"]].path(metadata["namespace"], metadata["name"], "status")
+        surplus = dict.fromkeys(before if isinstance(before, dict) else ())
+        patch = {
+            "metadata": {"resourceVersion": metadata["resourceVersion"]},
+            "status": surplus | status,
+        }
+        query = {"fieldManager": FIELD_MANAGER}
+        await self._request("PATCH", path, query, patch, "application/merge-patch+json")
+
     async def replace(self, manifest: Object) -> Object:
         """Replace an object; a 409 says that somebody else was faster."""
         metadata = manifest["metadata"]
@@ -238,14 +256,14 @@ class Cluster:
 
     async def _apply(self, path: str, manifest: Object) -> Object:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        return await self._request("PATCH", path, query, manifest, "application/apply-patch+yaml")
+        return await self._request("PATCH", path, query, as_yaml(manifest), APPLY)
 
     async def _request(
         self,
         method: str,
         path: str,
         query: dict[str, str] | None = None,
-        body: Object | None = None,
+        body: Object | str | None = None,
         content_type: str = "application/json",
     ) -> Object:
         """One request, repeated while the API server is only busy.
@@ -267,7 +285,7 @@ class Cluster:
         method: str,
         path: str,
         query: dict[str, str] | None,
-        body: Object | None,
+        body: Object | str | None,
         content_type: str,
     ) -> Object:
         present = {key: value for key, value in (query or {}).items() if value}
@@ -283,13 +301,35 @@ class Cluster:
         )
         text = (await response.read()).decode()
         if response.status >= 400:
-            raise ApiError(response.status, _message_of(text))
+            raise ApiError(response.status, message_of(text))
         return cast(Object, json.loads(text))
 
 
-def _message_of(text: str) -> str:
-    """The sentence in a metav1.Status, or the text itself."""
+def as_yaml(manifest: Object) -> str:
+    """JSON that is YAML, too, as which the API server reads what is applied.
+
+    YAML knows no pairs of surrogates: a status with an emoji in it, escaped as JSON does, would be
+    refused. What may not stand in YAML as it is has one code unit, and is escaped.
+    """
+    text = json.dumps(manifest, ensure_ascii=False)
+    return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def message_of(text: str) -> str:
+    """The sentence in a metav1.Status, or the text itself.
+
+    Several causes come in another order each time, and a status that repeats them would be written
+    again and again.
+    """
     try:
-        return str(json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError):
+        status = json.loads(text)
+        message = str(status["message"])
+        causes = {
+            f"{each.get('field')}: {each.get('message')}"
+            for each in status.get("details", {}).get("causes", [])
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
         return text[:500]
+    if len(causes) < 2:
+        return message
+    return f"{message.partition(': [')[0]}: {'; '.join(sorted(causes))}"

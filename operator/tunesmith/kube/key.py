@@ -22,10 +22,10 @@ class Key:
 
 
 def owners(namespace: str, labels: Mapping[str, str]) -> Iterator[Key]:
-    """Whose child an object with these labels is."""
+    """Whose child an object with these labels is. Anybody may write them, empty ones too."""
     for kind, label in OWNER_LABELS.items():
-        if label in labels:
-            yield Key(str(kind), namespace, labels[label])
+        if name := labels.get(label):
+            yield Key(str(kind), namespace, name)
 
 
 def concerned(raw: dict[str, Any]) -> Iterator[Key]:

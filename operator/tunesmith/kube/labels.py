@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tunesmith.api import API_VERSION, GROUP
@@ -65,6 +66,20 @@ def queue_labels(owner: ObjectMeta) -> dict[str, str]:
     if QUEUE_NAME not in owner.labels:
         return {}
     return {key: owner.labels[key] for key in (QUEUE_NAME, QUEUE_PRIORITY) if key in owner.labels}
+
+
+def noted(child: dict[str, Any], annotation: str) -> Any:
+    """What we once noted on a child, as JSON; None without it, and where a hand has spoilt it."""
+    try:
+        return json.loads(child["metadata"].get("annotations", {}).get(annotation, "null"))
+    except ValueError:
+        return None
+
+
+def noted_number(child: dict[str, Any], annotation: str) -> int:
+    """The same of a number; 0 where there is none."""
+    found = noted(child, annotation)
+    return found if isinstance(found, int) else 0
 
 
 def is_controlled_by(child: dict[str, Any], owner: ObjectMeta) -> bool:

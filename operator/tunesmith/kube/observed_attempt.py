@@ -6,7 +6,6 @@ and whichever failed first says why.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,7 +16,8 @@ from tunesmith.api.objects import AttemptStatus, Failure, FailureClass
 from tunesmith.api.trainer_contract import FAILURE_CLASSES, Reason, TerminationMessage
 from tunesmith.kube import pods
 from tunesmith.kube.attempts import Attempt, AttemptState, attempt_number
-from tunesmith.kube.labels import COUNTED_FAILURES, QUEUE_NAME
+from tunesmith.kube.labels import COUNTED_FAILURES, QUEUE_NAME, noted_number
+from tunesmith.kube.parsing import json_of_a_pod
 
 Object = dict[str, Any]
 
@@ -47,16 +47,19 @@ class _Ended:
 
 
 def latest_attempt(
-    jobs: list[Object], job_pods: list[Object], known: Failure | None = None
+    jobs: list[Object], job_pods: list[Object], before: AttemptStatus | None = None
 ) -> Attempt | None:
-    """The attempt with the highest number, or None before the first.
+    """The attempt with the highest number; None when there is none, or it was deleted by hand.
 
-    ``known`` is the failure that status tells of: it explains an attempt whose pod is gone since.
+    ``before`` is what status tells of: a Job of an earlier attempt, which was kept for its log, is
+    not taken for the one that is gone. The failure in it explains an attempt whose pod is gone.
     """
+    before = before or AttemptStatus()
     alive = [job for job in jobs if "deletionTimestamp" not in job["metadata"]]
-    if not alive:
+    job = max(alive, key=attempt_number, default=None)
+    if job is None or attempt_number(job) < (before.attempt or 0):
         return None
-    job = max(alive, key=attempt_number)
+    known = before.failure
     if known and known.attempt != attempt_number(job):
         known = None
     return _attempt(job, newest_pods(job, job_pods), known)
@@ -70,7 +73,7 @@ def is_behind(
     Watches of several kinds do not keep step: a Job may be complete before its pod is seen to end.
     Nobody who deleted either by hand is told apart from that here.
     """
-    if attempt is None or attempt.number < (known.attempt or 0):
+    if attempt is None:
         return bool(known.attempt)
     if known.failure and known.failure.attempt == attempt.number:
         return False
@@ -102,7 +105,7 @@ def _attempt(job: Object, own: dict[int, Object], known: Failure | None) -> Atte
     number = attempt_number(job)
     common = {
         "number": number,
-        "counted_failures": int(metadata.get("annotations", {}).get(COUNTED_FAILURES, 0)),
+        "counted_failures": noted_number(job, COUNTED_FAILURES),
         "job_name": metadata["name"],
         "since": since(job),
         "has_pod": bool(own),
@@ -186,7 +189,7 @@ def _condition(job: Object, type_: str) -> dict[str, Any]:
 
 def _parse(text: str) -> TerminationMessage | None:
     try:
-        return TerminationMessage.model_validate(json.loads(text))
+        return TerminationMessage.model_validate(json_of_a_pod(text))
     except (ValueError, ValidationError):
         return None
 

@@ -1,35 +1,77 @@
-"""Reading objects of ours that are not the one that a pass is about."""
+"""Reading what others wrote: objects of ours, by another version or by hand, and words of pods."""
 
 from __future__ import annotations
 
-import logging
+import json
+import math
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
+from tunesmith.api.objects import Condition
 from tunesmith.kube.cluster import Object
-
-log = logging.getLogger(__name__)
 
 Thing = TypeVar("Thing")
 
 
-def first_sentence(error: ValidationError) -> str:
-    """What is wrong and where, of the first of several mistakes."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(each) for each in first["loc"])
-    return f"{place}: {first['msg']}. Delete it and apply it again, mended."
-
-
 def readable(parse: Callable[[Object], Thing], found: Iterable[Object]) -> list[Thing]:
-    """The objects that can be parsed. One that another version wrote must not stop all others."""
+    """The objects that can be parsed. One that cannot must not stop all others; its own pass says
+    what is wrong with it."""
     parsed = []
     for raw in found:
-        try:
+        with suppress(ValidationError):
             parsed.append(parse(raw))
-        except ValidationError as error:
-            metadata = raw["metadata"]
-            name = f"{raw['kind']} {metadata.get('namespace')}/{metadata['name']}"
-            log.warning("%s cannot be read and is passed over: %s", name, error)
     return parsed
+
+
+def readable_conditions(raw: Object) -> list[Condition]:
+    """The conditions of an object of which nothing else may be readable."""
+    try:
+        return [Condition.model_validate(each) for each in raw["status"]["conditions"]]
+    except (ValidationError, LookupError, TypeError):
+        return []
+
+
+def first_complaint(error: ValueError) -> str:
+    """What is wrong with an object, in a clause for people: the first of what pydantic found."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the object"
+    return f"{place}: {first['msg']}"
+
+
+def json_of_a_pod(text: str | bytes) -> Any:
+    """What a pod said. Raises ValueError for what no honest one says and no status can hold.
+
+    Its image may be its user's own: lists in lists without end, numbers that are none or that no
+    API server takes, half characters.
+    """
+    try:
+        found = json.loads(
+            text, parse_constant=_no_number, parse_int=_whole_number, parse_float=_finite_number
+        )
+        json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _whole_number(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("a number of more than 64 bits")
+    return number
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number without an end")
+    return number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from tunesmith.api.serving_contract import REPORT_PATH, SIDECAR_PORT, ReplicaReport
 from tunesmith.api.trainer_contract import PROGRESS_PATH, PROGRESS_PORT, ProgressReport
+from tunesmith.kube.parsing import first_complaint, json_of_a_pod
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class PodHttp:
         try:
             return ProgressReport.model_validate(answer) if answer else None
         except ValidationError as error:
-            log.warning("unreadable progress of %s: %s", address, error)
+            log.warning("unreadable progress of %s: %s", address, first_complaint(error))
             return None
 
     async def replica_report(self, address: str) -> ReplicaReport | None:
@@ -48,7 +48,7 @@ class PodHttp:
         try:
             return ReplicaReport.model_validate(answer) if answer else None
         except ValidationError as error:
-            log.warning("unreadable report of %s: %s", address, error)
+            log.warning("unreadable report of %s: %s", address, first_complaint(error))
             return None
 
     async def _get(self, url: str) -> Any:
@@ -58,7 +58,7 @@ class PodHttp:
             async with self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
                     return None
-                return json.loads(await _read(response))
+                return json_of_a_pod(await _read(response))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             log.debug("%s did not answer: %s", url, error)
             return None

@@ -10,24 +10,27 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from tunesmith.api.locations import LocationError
 from tunesmith.api.objects import Condition
 from tunesmith.kube.cluster import ApiError, Cluster, Object
 from tunesmith.kube.conditions import fails, holds, updated
 from tunesmith.kube.events import announcements, event_object
 from tunesmith.kube.key import Key
 from tunesmith.kube.labels import ATTEMPT
-from tunesmith.kube.parsing import first_sentence
+from tunesmith.kube.parsing import first_complaint, readable_conditions
 from tunesmith.kube.plan import Plan, Status
 from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.store import Store
 from tunesmith.kube.watched import Reader, WatchedReader
-from tunesmith.kube.workqueue import Pass
+from tunesmith.kube.workqueue import Pass, PassFailed
 from tunesmith.settings import Settings
 
 log = logging.getLogger(__name__)
 
 #: The API server understood and will not have it.
-REFUSALS = {403, 422}
+REFUSALS = {400, 403, 422}
+#: What does not fit the models: the schema was another one when it was made, or is not in force.
+UNREADABLE = (ValidationError, LocationError)
 NAME_TAKEN_SECONDS = 1.0
 #: After a conflict.
 AGAIN_SECONDS = 0.1
@@ -83,13 +86,20 @@ class Source:
 
 
 async def one_pass(room: Room[Thing, Seen], around: Surroundings, key: Key) -> Pass:
-    """Read, decide, act."""
-    observed = await _observed(room, around, key)
-    if observed is None:
-        return Pass()
-    source, seen = observed
-    now = datetime.now(UTC)
-    return await carry_out(around, source, room.plan(seen, around.settings, now), now)
+    """Read, decide, act. Raises PassFailed with what the API server said, if it said no."""
+    try:
+        observed = await _observed(room, around, key)
+        if observed is None:
+            return Pass()
+        source, seen = observed
+        now = datetime.now(UTC)
+        try:
+            plan = room.plan(seen, around.settings, now)
+        except UNREADABLE as error:
+            return await _say_unreadable(around, source.raw, first_complaint(error))
+        return await carry_out(around, source, plan, now)
+    except ApiError as error:
+        raise PassFailed(str(error)) from error
 
 
 async def _observed(
@@ -112,13 +122,16 @@ async def _read(
         return None
     try:
         parsed = room.parse(raw)
-    except ValidationError as error:
-        # Its schema was another one when it was made, or is not in force.
-        log.warning("%s cannot be read: %s", key, error)
-        message = f"This object cannot be read. {first_sentence(error)}"
-        await _say_stalled(around.cluster, Source(raw), "NotReadable", message, datetime.now(UTC))
+        seen = await room.observe(reader, around.pods, parsed)
+    except UNREADABLE as error:
+        await _say_unreadable(around, raw, first_complaint(error))
         return None
-    seen = await room.observe(reader, around.pods, parsed)
+    except ApiError as error:
+        if error.status != 400:
+            raise
+        # A name or a selector in the spec that the API server cannot even look for.
+        await _say_unreadable(around, raw, error.message[:1000])
+        return None
     return Source(raw, parsed.status.conditions), seen
 
 
@@ -134,11 +147,12 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
     try:
         await _make_children(around, source.raw["metadata"]["namespace"], plan)
     except NameTakenError as error:
-        log.info("%s: again when it is gone", error)
-        if _age(source, now) > PATIENCE_WITH_NAMES:
-            message = f"{error}. Delete it or give it another name; this goes on by itself then."
-            await _say_stalled(cluster, source, "NameTaken", message, now)
-        return Pass(requeue_after=NAME_TAKEN_SECONDS)
+        if _age(source, now) <= PATIENCE_WITH_NAMES:
+            log.info("%s: again when it is gone", error)
+            return Pass(requeue_after=NAME_TAKEN_SECONDS)
+        message = f"{error}. Delete it or give it another name; this goes on by itself then."
+        await _say_stalled(cluster, source, "NameTaken", message, now)
+        return Pass(requeue_after=around.settings.progress_interval.total_seconds())
     except ApiError as error:
         if error.namespace_terminating:
             # The children went before their owner, which follows: nothing is to be made again.
@@ -216,8 +230,40 @@ async def _say_stalled(
     before = source.raw.get("status", {})
     said = {"observedGeneration": generation, "state": "Waiting", "conditions": conditions}
     status = before | said
-    if status != before:
+    if status == before:
+        return
+    try:
         await cluster.apply_status(source.raw, status)
+    except ApiError as error:
+        # Somebody changed or deleted the object meanwhile: the next look says it, it is no error.
+        if not error.conflict and not error.not_found:
+            raise
+
+
+async def _say_unreadable(around: Surroundings, raw: Object, complaint: str) -> Pass:
+    """The schema refuses such objects today; one that came past it helps nobody if it is tried
+    again: that is said once, and the rest is up to whoever changes it."""
+    kind, metadata = raw["kind"], raw["metadata"]
+    message = (
+        f"Nothing is done about this object, as it cannot be read ({complaint}): delete it and "
+        f"apply it anew, mended. `kubectl explain {kind.lower()}` says what belongs there."
+    )
+    findings = [
+        fails("Reconciling", "Unreadable", "Waits; see the condition Stalled."),
+        holds("Stalled", "Unreadable", message),
+    ]
+    generation = int(metadata.get("generation", 1))
+    told = updated(readable_conditions(raw), findings, generation, datetime.now(UTC))
+    status = {"state": "Waiting", "conditions": [each.to_json() for each in told]}
+    if status != without_empty(raw.get("status")):
+        log.warning("%s %s/%s: %s", kind, metadata["namespace"], metadata["name"], message)
+        try:
+            await around.cluster.replace_status(raw, status)
+        except ApiError as refusal:
+            # Even that may be refused, as the rest of the object is what it is.
+            if refusal.status not in REFUSALS | {409}:
+                raise
+    return Pass()
 
 
 async def _write_status(around: Surroundings, source: Source, plan: Plan, now: datetime) -> Pass:

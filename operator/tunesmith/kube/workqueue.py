@@ -41,6 +41,10 @@ class Pass:
     requeue_after: float | None = None
 
 
+class PassFailed(Exception):  # noqa: N818 - says what it is
+    """A pass that came to nothing for a reason that its message tells: no error of ours."""
+
+
 Reconcile = Callable[[Key], Awaitable[Pass]]
 
 
@@ -112,16 +116,23 @@ class WorkQueue:
     async def _one_pass(self, key: Key) -> None:
         try:
             outcome = await self._reconcile(key)
+        except PassFailed as reason:
+            log.warning("%s: pass failed: %s; %s", key, reason, self._try_again(key))
+            return
         except Exception:
             # Whatever one object does to us must not stop the others.
-            failures = self._failures[key] = self._failures.get(key, 0) + 1
-            delay = retry_delay(failures)
-            log.exception("%s: pass failed (%d in a row), again in %.1fs", key, failures, delay)
-            self.add_after(key, delay)
+            log.exception("%s: pass failed; %s", key, self._try_again(key))
             return
         self._failures.pop(key, None)
         if outcome.requeue_after is not None:
             self.add_after(key, outcome.requeue_after)
+
+    def _try_again(self, key: Key) -> str:
+        """Later, the more often it failed; gives the words for it."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = retry_delay(failures)
+        self.add_after(key, delay)
+        return f"{failures} in a row, again in {delay:.1f}s"
 
 
 def retry_delay(failures: int) -> float:

@@ -112,7 +112,8 @@ def read_object(path: Path) -> dict[str, Any]:
     if len(text) > LARGEST_CONFIGURATION_BYTES:
         raise too_large()
     try:
-        raw = json.loads(text)
+        # As vLLM and PEFT read it: from bytes, json would take UTF-16 and a byte order mark, too.
+        raw = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise unreadable(f"is no JSON: {quoted(str(error))}") from error
     if not isinstance(raw, dict):

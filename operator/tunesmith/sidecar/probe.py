@@ -40,7 +40,7 @@ def held_out_prompts(file: Path) -> Iterator[str]:
                 row = json.loads(rows.readline(LARGEST_ROW_BYTES))
                 text = "\n".join(str(each["content"]) for each in row["messages"][:-1])
                 yield f"{text[-LONGEST_PROMPT:]}\n"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return
 
 

@@ -27,12 +27,11 @@ def seen(
 ) -> Observed:
     """As ``observe`` reads it: the Jobs of both stages, and the pods of all of them."""
     status = job.status
-    before = status.preparation.failure if status.preparation else None
     return Observed(
         job,
-        latest_attempt(list(training), list(pods), status.failure),
+        latest_attempt(list(training), list(pods), status),
         list(training),
-        preparation=latest_attempt(list(preparation), list(pods), before),
+        preparation=latest_attempt(list(preparation), list(pods), status.preparation),
         preparation_jobs=list(preparation),
         pods=list(pods),
         **more,

@@ -247,3 +247,21 @@ def test_an_adapter_that_was_withdrawn_is_served_no_more() -> None:
     world.jobs = []
     made = world.plan()
     assert ("Deployment", "serving-vllm") in made.delete
+
+
+def test_while_the_one_that_stays_is_merged_the_other_is_served_no_more() -> None:
+    both = [ready_job("billing", 1), ready_job("triage", 2)]
+    world = World(given.adapterdeployment(strategy="Auto"), both)
+    world.settle()
+    assert len(world.desired().adapters) == 2
+    world.jobs = both[1:]
+    status = world.step()
+    assert job_names(world) == [f"serving-merge-{version(2)}-1"]
+    assert [each.digest for each in world.desired().adapters] == [digest(2)]
+    assert status.state is not ServingState.READY
+
+
+def test_merged_weights_of_an_adapter_that_was_withdrawn_go_before_the_next_are_made() -> None:
+    world = merged()
+    world.jobs = [ready_job("billing", 2)]
+    assert ("Deployment", "serving-vllm") in world.plan().delete

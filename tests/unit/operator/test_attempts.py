@@ -71,6 +71,19 @@ def test_a_job_deleted_by_hand_is_followed_by_the_next_number() -> None:
     assert next_step(None, Remembered(2, 1), 3, DELAY, given.NOW) == Start(3, 1)
 
 
+def test_deleting_the_job_of_an_attempt_that_was_the_last_sets_nothing_going_again() -> None:
+    attempt = latest_attempt([given.batch_job(finished="Failed")], [crash()])
+    assert attempt is not None
+    last = Remembered(1, 1, attempt.failure)
+    assert next_step(None, last, 0, DELAY, given.NOW) == GiveUp()
+    assert next_step(None, last, 1, DELAY, given.NOW) == Start(2, 1)
+
+
+def test_a_job_kept_for_its_log_is_not_taken_for_the_one_that_was_deleted_by_hand() -> None:
+    kept = [given.batch_job(1, finished="Failed")]
+    assert latest_attempt(kept, [crash()], AttemptStatus(attempt=2, counted_failures=1)) is None
+
+
 def test_the_newest_attempt_is_the_one_that_counts() -> None:
     attempt = latest_attempt([given.batch_job(2), given.batch_job(10), given.batch_job(9)], [])
     assert attempt is not None
@@ -81,6 +94,16 @@ def test_a_job_that_is_being_deleted_is_no_attempt_any_more() -> None:
     job = given.batch_job()
     job["metadata"]["deletionTimestamp"] = given.moment(1)
     assert latest_attempt([job], []) is None
+
+
+@pytest.mark.parametrize("spoilt", ["many", "", "1.5", "[]"])
+def test_what_a_hand_has_spoilt_on_a_job_stops_nothing(spoilt: str) -> None:
+    job = given.batch_job(2, finished="Failed")
+    job["metadata"]["annotations"] = {"tunesmith.dev/counted-failures": spoilt}
+    job["metadata"]["labels"] = {"tunesmith.dev/attempt": "seven"}
+    attempt = latest_attempt([job], [crash(2)])
+    assert attempt is not None
+    assert (attempt.number, counted_failures(attempt)) == (2, 1)
 
 
 def test_a_running_attempt_goes_on() -> None:
@@ -144,6 +167,7 @@ def test_the_pause_doubles_with_each_attempt() -> None:
         ({"exitCode": 11}, FailureClass.DATA_UNREACHABLE, "InternalError"),
         ({"exitCode": 1}, FailureClass.INTERNAL, "InternalError"),
         ({"exitCode": 99, "message": "{not json"}, FailureClass.INTERNAL, "InternalError"),
+        ({"exitCode": 99, "message": "[" * 4096}, FailureClass.INTERNAL, "InternalError"),
     ],
 )
 def test_an_end_without_a_last_word_is_still_explained(
@@ -196,7 +220,7 @@ def test_a_failure_once_told_is_not_retold_when_the_pod_is_gone() -> None:
     jobs = [given.batch_job(finished="Failed")]
     told = latest_attempt(jobs, [given.ended(given.failed(), ExitCode.USER_ERROR)])
     assert told is not None
-    later = latest_attempt(jobs, [], told.failure)
+    later = latest_attempt(jobs, [], AttemptStatus(attempt=1, failure=told.failure))
     assert later is not None
     assert later.failure == told.failure
 
@@ -204,7 +228,8 @@ def test_a_failure_once_told_is_not_retold_when_the_pod_is_gone() -> None:
 def test_a_failure_of_an_earlier_attempt_explains_nothing_about_this_one() -> None:
     first = latest_attempt([given.batch_job(finished="Failed")], [crash()])
     assert first is not None
-    second = latest_attempt([given.batch_job(2, finished="Failed")], [], first.failure)
+    known = AttemptStatus(attempt=2, failure=first.failure)
+    second = latest_attempt([given.batch_job(2, finished="Failed")], [], known)
     assert second is not None
     assert second.failure is not None
     assert second.failure.reason == "PodLost"
@@ -220,7 +245,7 @@ def test_what_only_another_spec_would_mend_is_not_tried_again() -> None:
 
 
 def behind(jobs: list[given.Raw], pods: list[given.Raw], known: AttemptStatus) -> bool:
-    return is_behind(latest_attempt(jobs, pods, known.failure), pods, jobs, known)
+    return is_behind(latest_attempt(jobs, pods, known), pods, jobs, known)
 
 
 def test_a_job_that_ended_before_its_pod_was_seen_to_is_asked_about() -> None:

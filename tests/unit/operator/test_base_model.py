@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tunesmith.sidecar.base_model import BaseModel, BaseModelUnreadable
 
@@ -144,6 +147,31 @@ def test_giant_files_are_not_loaded(tmp_path: Path) -> None:
     os.truncate(tmp_path / "config.json", 10 * 1024**3)
     with pytest.raises(BaseModelUnreadable, match="larger than"):
         BaseModel.read(tmp_path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    changed=st.dictionaries(
+        st.sampled_from([*sorted(BASE_CONFIGURATION), "text_config", "head_dim"]),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    ),
+    edits=st.lists(
+        st.tuples(st.integers(0, 3000), st.binary(max_size=3), st.integers(0, 3)), max_size=3
+    ),
+)
+def test_strange_base_models_are_read_or_named(
+    tmp_path_factory: pytest.TempPathFactory,
+    changed: dict[str, object],
+    edits: list[tuple[int, bytes, int]],
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "strange"
+    write_base(folder, configuration={**BASE_CONFIGURATION, **changed})
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    for position, inserted, removed in edits:
+        content[position : position + removed] = inserted
+    (folder / "model.safetensors").write_bytes(content)
+    with contextlib.suppress(BaseModelUnreadable):
+        BaseModel.read(folder).shape_of(Q)
 
 
 def test_files_written_by_hand_here_are_what_safetensors_reads(tmp_path: Path) -> None:

@@ -88,6 +88,13 @@ def test_what_follows_is_read_from_the_failed_job_and_from_no_memory_of_ours() -
     )
 
 
+def test_a_plan_that_a_hand_has_spoilt_is_the_one_that_status_keeps() -> None:
+    for written in ("not JSON", '{"microBatchSize": "many"}', "[]"):
+        job = given.batch_job(1, annotations={ANNOTATION: written})
+        owner = given.finetunejob(status={**given.prepared(), "attempt": 1}, evaluation=AT_ONCE)
+        assert status_of(planned(seen(owner, [job]))).plan == given.memory_plan()
+
+
 def test_a_failure_of_another_kind_keeps_the_smaller_plan() -> None:
     job = given.batch_job(
         2, finished="Failed", annotations={ANNOTATION: json.dumps(HALF.to_json())}

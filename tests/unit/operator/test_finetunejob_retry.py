@@ -74,8 +74,9 @@ def seen(
     status: given.Raw | None = None,
     **evaluation: Any,
 ) -> Observed:
-    attempt = latest_attempt(jobs, pods)
-    return Observed(job(status, **evaluation), attempt, jobs, eval_runs=list(runs))
+    seen_job = job(status, **evaluation)
+    attempt = latest_attempt(jobs, pods, seen_job.status)
+    return Observed(seen_job, attempt, jobs, eval_runs=list(runs))
 
 
 def planned(observed: Observed) -> Plan:

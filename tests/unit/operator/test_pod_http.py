@@ -79,6 +79,8 @@ async def test_a_compressed_answer_is_not_unpacked() -> None:
         "[]",
         "7",
         "no json",
+        "[" * 100_000,
+        '{"desired": "abc", "starts": 99999999999999999999, "serving": true}',
         '{"desired": null}',
         '{"desired": "abc", "adapters": [{}]}',
         '{"desired": "abc", "traffic": {"a": {"requests": "many"}}}',

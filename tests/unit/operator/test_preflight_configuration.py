@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -76,6 +77,15 @@ def test_configurations_that_cannot_be_read_are_refused(adapter: Adapter, text: 
     adapter.expected()
     (adapter.folder / ADAPTER_CONFIG).write_text(text)
     refused(adapter.named(), RefusalReason.CONFIGURATION_UNREADABLE, ADAPTER_CONFIG)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_what_vllm_could_not_decode_is_refused(adapter: Adapter, encoding: str) -> None:
+    """A good configuration otherwise: vLLM would end at its next start."""
+    adapter.expected()
+    text = json.dumps(adapter.configuration)
+    (adapter.folder / ADAPTER_CONFIG).write_bytes(text.encode(encoding))
+    refused(adapter.named(), RefusalReason.CONFIGURATION_UNREADABLE, "is no JSON")
 
 
 @pytest.mark.parametrize("key", ["peft_type", "r", "lora_alpha", "target_modules"])

@@ -91,7 +91,12 @@ def test_questions_of_the_training_are_asked_after_one_that_suits_all(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "no json", "[]", "{}", '{"messages": 7}', '{"messages": [1, 2]}', "\udcff"]
+    "text",
+    [
+        *(None, "", "no json", "[]", "{}", '{"messages": 7}', '{"messages": [1, 2]}', "\udcff"),
+        *("[" * 9999, '{"messages": ' + "9" * 9999 + "}"),
+    ],
+    ids=lambda text: repr(text)[:30],
 )
 def test_unreadable_questions_leave_the_general_ones(tmp_path: Path, text: str | None) -> None:
     if text is not None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from tunesmith.api.objects import Kind
 from tunesmith.kube.cluster import Page
-from tunesmith.kube.key import Key
+from tunesmith.kube.key import Key, concerned
 from tunesmith.kube.labels import PLAN, owner_labels
 from tunesmith.kube.store import Store
 from tunesmith.kube.watched import KEPT, compare_with_lists
@@ -146,3 +146,11 @@ async def test_an_object_of_ours_that_is_gone_unseen_is_looked_at() -> None:
     lists.store.put(own_object(3))
     assert await lists.compare() == [OWNER]
     assert set(KEPT) >= {"FineTuneJob", "EvalRun", "AdapterDeployment", "Job", "Pod"}
+
+
+def test_a_label_without_a_name_makes_nobody_an_owner() -> None:
+    """A look at an object without a name would list them all."""
+    labels = {"tunesmith.dev/finetunejob": "", "tunesmith.dev/evalrun": "run"}
+    metadata = {"name": "triage", "namespace": "team", "labels": labels}
+    found = list(concerned({"kind": "FineTuneJob", "metadata": metadata}))
+    assert found == [Key("FineTuneJob", "team", "triage"), Key("EvalRun", "team", "run")]

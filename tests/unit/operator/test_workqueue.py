@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 import pytest
 from tunesmith.kube.key import Key
-from tunesmith.kube.workqueue import LONGEST_RETRY_SECONDS, Lane, Pass, WorkQueue, retry_delay
+from tunesmith.kube.workqueue import (
+    LONGEST_RETRY_SECONDS,
+    Lane,
+    Pass,
+    PassFailed,
+    WorkQueue,
+    retry_delay,
+)
 
 A, B = Key("FineTuneJob", "team", "a"), Key("FineTuneJob", "team", "b")
 
@@ -109,3 +116,21 @@ async def test_what_is_new_goes_before_what_is_looked_at_again() -> None:
 
 def test_the_pause_grows_and_stays_bounded() -> None:
     assert retry_delay(1) < retry_delay(4) < retry_delay(100) <= LONGEST_RETRY_SECONDS * 1.25
+
+
+async def test_a_reason_that_tells_all_is_logged_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    passes = 0
+
+    async def reconcile(key: Key) -> Pass:
+        nonlocal passes
+        passes += 1
+        raise PassFailed("422: spec.replicas: Invalid value")
+
+    queue = WorkQueue(reconcile, 1)
+    queue.add(A)
+    await run_until(queue, lambda: passes == 1)
+    (record,) = caplog.records
+    assert "422: spec.replicas: Invalid value; 1 in a row, again in" in record.getMessage()
+    assert record.exc_info is None

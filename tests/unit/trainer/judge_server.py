@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,6 +16,7 @@ class Response:
     body: str
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    encoding: str = "utf-8"
 
 
 def says(text: str | None, end: str = "stop") -> Response:
@@ -60,13 +61,15 @@ class Handler(BaseHTTPRequestHandler):
             self.server.keys.append(self.headers["Authorization"])
             self.server.paths.append(self.path)
         response = self.server.script(request, number)
-        body = response.body.encode()
+        body = response.body.encode(response.encoding)
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):
+            # Who is told too much hangs up.
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Tests are quiet."""

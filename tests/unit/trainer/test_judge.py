@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import socket
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,11 @@ from tunesmith.api.trainer_contract import JUDGE_KEY_VARIABLE, Reason
 
 pytest.importorskip("httpx")
 
-from tunesmith_trainer.evaluate.mt_bench.judge import JudgeClient, Patience
+from tunesmith_trainer.evaluate.mt_bench.judge import (
+    LARGEST_ANSWER_BYTES,
+    JudgeClient,
+    Patience,
+)
 from tunesmith_trainer.evaluate.mt_bench.prompts import SAMPLE_PROMPT
 from tunesmith_trainer.evaluate.mt_bench.reply import RATING, WINNER
 from tunesmith_trainer.failure import TrainerError
@@ -254,3 +259,27 @@ def test_only_a_whole_number_from_1_to_10_is_a_rating(
 )
 def test_a_winner_is_a_or_b_or_nobody(text: str, winner: str | None) -> None:
     assert WINNER.read(text) == winner
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Response("[" * 100_000), "the answer is no chat completion"),
+        (Response(f'{{"choices": {"9" * 5000}}}'), "the answer is no chat completion"),
+        (Response(" " * (LARGEST_ANSWER_BYTES + 1)), "an answer of more than 8 MB"),
+        (Response("x" * (LARGEST_ANSWER_BYTES + 1), 500), "an answer of more than 8 MB"),
+    ],
+    ids=["nested", "digits", "giant", "giant refusal"],
+)
+def test_an_answer_that_would_fill_memory_or_stop_a_parser_is_none(
+    answer: Response, said: str
+) -> None:
+    with judge_server(lambda *_: answer) as server:
+        assert said in unreachable(client(server.url))
+
+
+def test_a_packed_answer_that_unpacks_to_far_more_is_none() -> None:
+    packed = gzip.compress(bytes(LARGEST_ANSWER_BYTES + 1)).decode("latin-1")
+    bomb = Response(packed, headers={"Content-Encoding": "gzip"}, encoding="latin-1")
+    with judge_server(lambda *_: bomb) as server:
+        assert "an answer of more than 8 MB" in unreachable(client(server.url))

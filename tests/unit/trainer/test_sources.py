@@ -28,7 +28,7 @@ def test_a_folder_without_a_model_is_named_with_what_it_holds(tmp_path: Path) ->
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").touch()
+    (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(TrainerError, match=r"no \*.safetensors") as raised:
         model_folder(PlannedSource(uri=URI, path=str(tmp_path)))

@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING
 
 from tunesmith.api.trainer_contract import Reason
 
-from tunesmith_trainer.data.formats import Conversation, Message, as_dicts
-from tunesmith_trainer.failure import TrainerError
+from tunesmith_trainer.data.formats import Conversation, Message, Role, as_dicts
+from tunesmith_trainer.data.template import in_time, require_end
+from tunesmith_trainer.failure import TrainerError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 #: Label of a token that carries no loss.
 IGNORED = -100
+#: What every chat template can render.
+TRIAL = (
+    Message(Role.USER, "Is this a question?"),
+    Message(Role.ASSISTANT, "It is."),
+    Message(Role.USER, "And this?"),
+)
 
 
 @dataclass(frozen=True)
@@ -83,18 +90,28 @@ class ChatFormat:
         from jinja2 import TemplateError  # type: ignore[import-not-found,unused-ignore]
 
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    as_dicts(messages),
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
+            with in_time():
+                return str(
+                    self.tokenizer.apply_chat_template(
+                        as_dicts(messages),
+                        tokenize=False,
+                        add_generation_prompt=add_generation_prompt,
+                    )
                 )
-            )
-        except TemplateError as error:
+        except (TrainerError, MemoryError):
+            raise
+        except Exception as error:
+            # What a template raises on purpose is of this very type; its mistakes have others.
+            if type(error) is TemplateError:
+                raise TrainerError(
+                    Reason.DATASET_MALFORMED,
+                    f"the model's chat template refuses a conversation ({error}): order the "
+                    "messages as it asks, usually user and assistant in turn",
+                ) from error
             raise TrainerError(
-                Reason.DATASET_MALFORMED,
-                f"the model's chat template refuses a conversation ({error}): order the messages "
-                "as it asks, usually user and assistant in turn",
+                Reason.MODEL_UNUSABLE,
+                f"the model's chat template fails ({type(error).__name__}: {first_line(error)}): "
+                "mend chat_template.jinja, or chat_template in tokenizer_config.json",
             ) from error
 
     def _tokens(self, text: str) -> list[int]:
@@ -107,11 +124,15 @@ def load_chat_format(folder: Path, uri: str) -> ChatFormat:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        # Whatever its libraries make of the files of strangers.
+        if is_out_of_memory(error):
+            raise
         raise TrainerError(
             Reason.MODEL_UNUSABLE,
-            f"{uri} has no tokenizer that can be read ({error}): add tokenizer.json and "
-            "tokenizer_config.json to the model's folder",
+            f"{uri} has no tokenizer that can be read ({type(error).__name__}: "
+            f"{first_line(error)}): add tokenizer.json and tokenizer_config.json to the model's "
+            "folder, as save_pretrained() writes them",
         ) from error
     if tokenizer.chat_template is None:
         raise TrainerError(
@@ -125,7 +146,9 @@ def load_chat_format(folder: Path, uri: str) -> ChatFormat:
             f"{uri} has no end token, so the model could never learn to stop: set eos_token in "
             "its tokenizer_config.json",
         )
-    return ChatFormat(tokenizer, frozenset(stop_tokens(folder, tokenizer.eos_token_id)))
+    chat = ChatFormat(tokenizer, frozenset(stop_tokens(folder, tokenizer.eos_token_id)))
+    require_end(lambda: chat.prompt(TRIAL), uri)
+    return chat
 
 
 def stop_tokens(folder: Path, end_token: int) -> set[int]:
@@ -134,15 +157,11 @@ def stop_tokens(folder: Path, end_token: int) -> set[int]:
 
     try:
         named = GenerationConfig.from_pretrained(folder).eos_token_id
-    except OSError:
+    except Exception:
+        # Missing, or none that transformers reads: the tokenizer's own end is there.
         named = None
-    match named:
-        case int():
-            return {end_token, named}
-        case list():
-            return {end_token, *named}
-        case _:
-            return {end_token}
+    tokens = named if isinstance(named, list) else [named]
+    return {end_token, *(each for each in tokens if type(each) is int)}
 
 
 def require_length(examples: Sequence[Example], limit: int) -> None:

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunesmith_trainer.data.rows import LONGEST_ROW, LONGEST_ROW_BYTES, Row, checked, complaint
+from tunesmith_trainer.data.rows import (
+    LONGEST_ROW,
+    LONGEST_ROW_BYTES,
+    Row,
+    checked,
+    complaint,
+    problem_with_json,
+)
 from tunesmith_trainer.data.text_file import TextFile, decoded, open_text
 
 #: Columns whose cells are lists, written as JSON.
@@ -88,6 +95,8 @@ def nested(file: str, line: int, name: str, cell: str) -> Any:
         return None
     try:
         return json.loads(cell)
-    except json.JSONDecodeError as error:
-        problem = f'"{name}" is no JSON ({error.msg}): write the list as JSON, in quotes'
+    except (ValueError, RecursionError) as error:
+        problem = (
+            f'"{name}" is no JSON ({problem_with_json(error)}): write the list as JSON, in quotes'
+        )
         raise complaint(file, line, problem) from error

@@ -13,6 +13,8 @@ from tunesmith_trainer.failure import TrainerError
 
 #: Fewer distinct rows cannot be split into something to learn from and something to judge by.
 MINIMUM_DISTINCT_ROWS = 10
+#: All are in memory, and looked through for near-duplicates.
+MOST_ROWS = 5_000_000
 
 
 def read_dataset(path: Path, dataset: PlannedDataset) -> list[Conversation]:
@@ -23,6 +25,11 @@ def read_dataset(path: Path, dataset: PlannedDataset) -> list[Conversation]:
         if expected is DatasetFormat.AUTO:
             expected = format_of(row)
         conversations.append(conversation_from(row, expected))
+        if len(conversations) > MOST_ROWS:
+            raise row.complaint(
+                f"more than {MOST_ROWS:,} rows, and 1,000 to 5,000 are usual for a task: take a "
+                "sample of them"
+            )
     if not conversations:
         raise TrainerError(
             Reason.DATASET_EMPTY, f"{dataset.uri} has no rows: write one JSON object per line"

@@ -8,7 +8,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunesmith_trainer.data.rows import LONGEST_ROW, LONGEST_ROW_BYTES, Row, checked, complaint
+from tunesmith_trainer.data.rows import (
+    LONGEST_ROW,
+    LONGEST_ROW_BYTES,
+    Row,
+    checked,
+    complaint,
+    problem_with_json,
+)
 from tunesmith_trainer.data.text_file import TextFile, decoded, open_text
 from tunesmith_trainer.failure import TrainerError
 
@@ -29,11 +36,13 @@ def rows_of_lines(name: str, lines: Iterator[tuple[int, bytes]]) -> Iterator[Row
 
 
 def parse_line(file: str, number: int, raw: bytes) -> Row:
+    text = decoded(file, number, raw)
     try:
-        fields = json.loads(decoded(file, number, raw))
-    except json.JSONDecodeError as error:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        column = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         problem = (
-            f"invalid JSON at column {error.colno} ({error.msg}): write one complete JSON object "
+            f"invalid JSON{column} ({problem_with_json(error)}): write one complete JSON object "
             "per line, not an array or an indented object"
         )
         raise complaint(file, number, problem) from error
@@ -85,9 +94,10 @@ class ArrayReader:
                 if end < len(self.text) or self.ended:
                     self.at = end
                     return value
-            except json.JSONDecodeError as error:
-                if self.ended:
-                    problem = f"invalid JSON ({error.msg}): write one array of complete objects"
+            except (ValueError, RecursionError) as error:
+                if self.ended or not isinstance(error, json.JSONDecodeError):
+                    what = problem_with_json(error)
+                    problem = f"invalid JSON ({what}): write one array of complete objects"
                     raise self._complaint(problem) from error
             unread = len(self.text) - self.at
             if unread > LONGEST_ROW_BYTES:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.trainer_contract import Reason
 
 from tunesmith_trainer.data.rows import Row, checked
 from tunesmith_trainer.failure import TrainerError, first_line
+from tunesmith_trainer.machine import at_most
 
 if TYPE_CHECKING:
+    from pyarrow import RecordBatch
     from pyarrow.parquet import ParquetFile
 
 ROWS_AT_ONCE = 64
 #: A group of rows is unpacked column by column.
-LARGEST_GROUP_BYTES = 4 * 1024**3
+LARGEST_GROUP_BYTES = 2 * 1024**3
+#: A file of some hundred bytes can hold one value a million times, and say nothing of its size.
+MOST_MEMORY_BYTES = LARGEST_GROUP_BYTES
 #: Columns that some format has; others, such as images, are not even read.
 COLUMNS = frozenset(
     {
@@ -37,17 +41,33 @@ def read_parquet(path: Path) -> Iterator[Row]:
             require_small_groups(file, path.name)
             names = file.schema_arrow.names
             columns = [name for name in names if name in COLUMNS] or names
+            batches = file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
             number = 0
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
-                for fields in batch.to_pylist():
+            while rows := next_rows(batches):
+                for fields in rows:
                     number += 1
                     yield checked(path.name, number, fields, "row")
+    except MemoryError as error:
+        raise TrainerError(
+            Reason.DATASET_MALFORMED,
+            f"{path.name} unpacks to rows of more than {MOST_MEMORY_BYTES / 1e9:.1f} GB for "
+            f"{ROWS_AT_ONCE} of them: see whether rows hold what they should, or use JSON Lines",
+        ) from error
     except (pyarrow.ArrowException, OSError) as error:
         raise TrainerError(
             Reason.DATASET_MALFORMED,
             f"{path.name} cannot be read as Parquet ({first_line(error)}): write it anew, or use "
             "JSON Lines",
         ) from error
+
+
+def next_rows(batches: Iterator[RecordBatch]) -> list[dict[str, Any]]:
+    """Some more rows; none at the end. Raises MemoryError for what is far larger than its file."""
+    with at_most(MOST_MEMORY_BYTES):
+        for batch in batches:
+            if batch.num_rows:
+                return list(batch.to_pylist())
+    return []
 
 
 def require_small_groups(file: ParquetFile, name: str) -> None:

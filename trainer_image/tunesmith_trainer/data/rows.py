@@ -63,6 +63,17 @@ def read_rows(path: Path) -> Iterator[Row]:
             return read_json_lines(path)
 
 
+def problem_with_json(error: ValueError | RecursionError) -> str:
+    """What json.loads stumbled over, as a clause."""
+    match error:
+        case json.JSONDecodeError():
+            return error.msg
+        case RecursionError():
+            return "lists and objects nested hundreds deep"
+        case _:
+            return "a number of thousands of digits"
+
+
 def checked(file: str, line: int, fields: object, unit: str = "line") -> Row:
     """A row of what was read. Raises TrainerError if that is no object of plain values."""
     if not isinstance(fields, dict):
@@ -74,6 +85,8 @@ def checked(file: str, line: int, fields: object, unit: str = "line") -> Row:
     except UnicodeEncodeError as error:
         problem = "half a character (a lone surrogate such as \\ud83d): write the whole character"
         raise complaint(file, line, problem, unit) from error
+    except RecursionError as error:
+        raise complaint(file, line, f"{problem_with_json(error)}: flatten them", unit) from error
     except TypeError as error:
         problem = f"{error}: write text, numbers and lists"
         raise complaint(file, line, problem, unit) from error

@@ -16,6 +16,8 @@ from tunesmith_trainer.failure import TrainerError, first_line
 
 #: Text becomes 3 to 20 times as small; what unpacks to more than this is a trap.
 MOST_EXPANSION = 200
+#: Packed, a line costs next to nothing, and reading it a millionth of a second.
+MOST_BLANK_LINES = 1_000_000
 #: Small files may be as repetitive as they like.
 ALWAYS_ALLOWED_BYTES = 64 * 1024**2
 
@@ -30,11 +32,15 @@ class TextFile:
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Every line with its number from 1."""
-        number = 0
+        number = blank = 0
         while line := self._counted(self._file.readline(LONGEST_ROW_BYTES + 1)):
             number += 1
             if len(line) > LONGEST_ROW_BYTES:
                 raise complaint(self.name, number, LONGEST_ROW)
+            blank = 0 if line.strip() else blank + 1
+            if blank > MOST_BLANK_LINES:
+                problem = f"{MOST_BLANK_LINES:,} blank lines before it: is it what its name says?"
+                raise complaint(self.name, number, problem)
             yield number, line
 
     def read(self, size: int) -> bytes:

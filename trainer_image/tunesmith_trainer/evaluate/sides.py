@@ -19,7 +19,7 @@ from tunesmith.api.trainer_contract import Reason
 
 from tunesmith_trainer.data.chat import ChatFormat
 from tunesmith_trainer.evaluate.measured import Side
-from tunesmith_trainer.failure import TrainerError, first_line
+from tunesmith_trainer.failure import TrainerError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -198,7 +198,10 @@ def attach_adapter(model: PreTrainedModel, folder: Path, uri: str) -> PeftModel:
             # An adapter of which half is missing loads with nothing but a warning.
             warnings.filterwarnings("error", "Found missing adapter keys")
             return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
-    except (ValueError, RuntimeError, KeyError, UserWarning) as error:
+    except Exception as error:
+        # Whatever PEFT makes of the files of strangers: it checks few of them.
+        if is_out_of_memory(error):
+            raise
         raise TrainerError(
             Reason.MODEL_UNUSABLE,
             f"the adapter {uri} does not fit the base model ({first_line(error)}): evaluate it "

@@ -18,8 +18,9 @@ from tunesmith_trainer.artifact import LINEAGE_FILE
 from tunesmith_trainer.data.chat import load_chat_format
 from tunesmith_trainer.data.formats import Conversation, conversation_from
 from tunesmith_trainer.data.rows import read_rows
-from tunesmith_trainer.failure import TrainerError, first_line
+from tunesmith_trainer.failure import TrainerError, first_line, is_out_of_memory
 from tunesmith_trainer.lineage import BaseModelLineage, hub_revision, library_versions, now
+from tunesmith_trainer.model import read_configuration
 from tunesmith_trainer.output import place_of, staged
 from tunesmith_trainer.output.folder import output_errors
 
@@ -198,8 +199,9 @@ def own_type(folder: Path, uri: str) -> str:
     """The type that a model is stored in, which is the one that it is served in."""
     from safetensors import safe_open
 
-    config = json.loads((folder / CONFIG).read_bytes())
-    nested = config.get("text_config") or {}
+    config = read_configuration(folder, uri)
+    text = config.get("text_config")
+    nested = text if isinstance(text, dict) else {}
     stored = next(iter(sorted(digests.weight_files(folder))))
     with safe_open(stored, framework="pt") as weights:
         first = str(weights.get_slice(weights.keys()[0]).get_dtype())
@@ -232,7 +234,9 @@ def prompts_of(plan: MergePlan, base_folder: Path, adapter_folder: Path) -> list
     folder, uri = (adapter_folder, plan.adapter.uri) if own else (base_folder, plan.base_model.uri)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise TrainerError(
             Reason.MODEL_UNUSABLE,
             f"{uri} has no tokenizer that can be read ({first_line(error)}): add tokenizer.json "
@@ -261,7 +265,10 @@ def attach_adapter(model: PreTrainedModel, folder: Path, plan: MergePlan) -> Pef
 
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
-    except (ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:
+        # Whatever PEFT makes of the files of strangers: it checks few of them.
+        if is_out_of_memory(error):
+            raise
         raise TrainerError(
             Reason.MODEL_UNUSABLE,
             f"the adapter {plan.adapter.uri} does not fit the base model ({first_line(error)}): "

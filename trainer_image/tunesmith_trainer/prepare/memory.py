@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from tunesmith.api.digests import MODEL_CONFIG
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.trainer_contract import PreparationPlan, Reason
 from tunesmith.memory_planner.model_shape import UnknownModelError, read_shape
@@ -14,6 +12,7 @@ from tunesmith.memory_planner.request import PlanRequest
 
 from tunesmith_trainer import machine
 from tunesmith_trainer.failure import TrainerError
+from tunesmith_trainer.model import read_configuration
 
 
 def memory_plan(plan: PreparationPlan, base_folder: Path) -> tuple[MemoryPlan, list[str]]:
@@ -21,9 +20,10 @@ def memory_plan(plan: PreparationPlan, base_folder: Path) -> tuple[MemoryPlan, l
 
     Raises TrainerError(DOES_NOT_FIT) with what would fit, or with what contradicts itself.
     """
+    configuration = read_configuration(base_folder, plan.base_model.uri)
     try:
         try:
-            shape = read_shape(json.loads((base_folder / MODEL_CONFIG).read_bytes()))
+            shape = read_shape(configuration)
         except UnknownModelError as unknown:
             careful = unpredicted_plan(plan.method, plan.training, plan.hardware)
             return careful, [f"The memory is not predicted, and used with care: {unknown}."]

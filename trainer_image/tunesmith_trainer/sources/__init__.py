@@ -13,8 +13,10 @@ from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.trainer_contract import PlannedSource, Reason
 
 from tunesmith_trainer.failure import TrainerError
+from tunesmith_trainer.model import read_configuration
 from tunesmith_trainer.sources.digest import require_digest
 from tunesmith_trainer.sources.mounted import listed, mounted
+from tunesmith_trainer.sources.plain_files import require_inside, require_plain_files
 
 __all__ = [
     "adapter_folder",
@@ -57,6 +59,7 @@ def described_model(source: PlannedSource, field: str = "baseModel.uri") -> Path
 
 
 def require_model(source: PlannedSource, folder: Path, field: str) -> None:
+    require_inside(source, folder, Reason.MODEL_UNUSABLE)
     if not folder.is_dir():
         raise TrainerError(
             Reason.MODEL_NOT_FOUND,
@@ -69,6 +72,8 @@ def require_model(source: PlannedSource, folder: Path, field: str) -> None:
             f"{source.uri} holds no model: looked for config.json and {WEIGHTS} and found "
             f"{listed(folder)}. Correct {field}, or put the model there",
         )
+    require_plain_files(source, folder, Reason.MODEL_UNUSABLE)
+    read_configuration(folder, source.uri)
 
 
 def _model(source: PlannedSource, files: list[str]) -> Path:
@@ -95,6 +100,7 @@ def _model(source: PlannedSource, files: list[str]) -> Path:
 def dataset_file(source: PlannedSource, field: str = "dataset.uri") -> Path:
     """The file of a dataset; ``field`` is where a user wrote the uri."""
     path = _dataset(source)
+    require_inside(source, path, Reason.DATASET_MALFORMED)
     if not path.is_file():
         found = (
             "a folder" if path.is_dir() else f"no such file; its folder has {listed(path.parent)}"
@@ -135,6 +141,8 @@ def adapter_folder(source: PlannedSource, digest: str) -> Path:
         folder = download_folder(location, source.credentials, Reason.ADAPTER_NOT_FOUND)
     else:
         folder = mounted(source)
+    require_inside(source, folder, Reason.MODEL_UNUSABLE)
+    require_plain_files(source, folder, Reason.MODEL_UNUSABLE)
     try:
         found = adapter_digest(folder)
     except OSError as error:

@@ -28,7 +28,7 @@ def download_folder(
     wanted = {
         name: each
         for name, each in names.items()
-        if name and "/" not in name and any(fnmatch(name, pattern) for pattern in files)
+        if is_file_name(name) and any(fnmatch(name, pattern) for pattern in files)
     }
     if not wanted:
         raise TrainerError(
@@ -39,6 +39,11 @@ def download_folder(
     folder = downloads_folder(identity(location, list(wanted.values())))
     fetch(bucket, location, {folder / name: each for name, each in wanted.items()})
     return folder
+
+
+def is_file_name(name: str) -> bool:
+    """Keys are whatever their writer likes; ``..`` would lead out of the folder."""
+    return "/" not in name and name not in {"", ".", ".."}
 
 
 def download_file(location: Location, credentials: str | None, missing: Reason) -> Path:

@@ -32,6 +32,9 @@ TIMEOUT = httpx.Timeout(600, connect=10)
 OPTIONAL = ("response_format", "seed")
 #: The request itself is not to the server's liking; another of the same kind will be.
 REFUSED = frozenset({400, 413, 422})
+#: A chat completion has some kilobytes.
+LARGEST_ANSWER_BYTES = 8 * 1024**2
+KEPT_HEADERS = ("Content-Type", "Retry-After")
 #: Of a server's error message, in characters.
 LONGEST_QUOTE = 300
 
@@ -182,8 +185,8 @@ class JudgeClient:
         deadline = monotonic() + self._patience.total
         for attempt in range(1, self._patience.tries + 1):
             try:
-                return self._read(await client.post(self._endpoint, json=sent))
-            except httpx.RequestError as error:
+                return self._read(await self._posted(client, sent))
+            except (httpx.RequestError, TimeoutError) as error:
                 fault = PassingError(f"{type(error).__name__}: {error}")
             except PassingError as error:
                 fault = error
@@ -196,6 +199,22 @@ class JudgeClient:
             f"does not answer after {attempt} tries ({fault})",
             "see that the endpoint is up and that the pod may reach it",
         )
+
+    async def _posted(self, client: httpx.AsyncClient, sent: dict[str, Any]) -> httpx.Response:
+        """The whole answer, unpacked. Raises PassingError for one that goes on and on."""
+        content = bytearray()
+        async with (
+            asyncio.timeout(self._patience.total),
+            client.stream("POST", self._endpoint, json=sent) as response,
+        ):
+            async for piece in response.aiter_bytes():
+                content += piece
+                if len(content) > LARGEST_ANSWER_BYTES:
+                    raise PassingError(
+                        f"an answer of more than {LARGEST_ANSWER_BYTES / 1e6:.0f} MB"
+                    )
+        kept = {key: response.headers[key] for key in KEPT_HEADERS if key in response.headers}
+        return httpx.Response(response.status_code, headers=kept, content=bytes(content))
 
     def _read(self, response: httpx.Response) -> Completion | Refusal:
         """Raises PassingError for what may pass, TrainerError for what will not."""
@@ -239,7 +258,7 @@ def completion_in(response: httpx.Response) -> Completion:
     try:
         choice = response.json()["choices"][0]
         text, end = choice["message"].get("content"), choice.get("finish_reason")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise PassingError("the answer is no chat completion") from error
     return Completion(text if isinstance(text, str) and end != "length" else None)
 

@@ -1,0 +1,278 @@
+"""What people and nodes do to a job, its children and its surroundings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from tunesmith.api.finetunejob import JobState
+
+from examples.demo.kubectl import conditions
+from tests.cluster.manifests import claim
+from tests.faults.api_server import Object, path, until
+from tests.faults.end import MANAGED, Conclusion, End
+from tests.faults.scenario import JOB, JUDGED, SIMULATION
+from tests.faults.trial import Hand, Run
+
+PREPARES, TRAINS = "tunesmith.dev/stage=prepare", "tunesmith.dev/stage=train"
+EVALUATES = "tunesmith.dev/evalrun"
+DOOMED = "faults.tunesmith.dev/doomed"
+#: Time enough to lay hands on what runs.
+SLOWLY = replace(JUDGED, name="trained and judged slowly", duration="1.5s")
+NOT_STARTED = replace(
+    JUDGED, name="trained and judged once its pods start", simulation={"never-starts": "true"}
+)
+LATER_CLAIM = replace(
+    JUDGED, name="trained and judged once its claim is there",
+    spec={"output": {"uri": "pvc://later"}},
+)  # fmt: skip
+ON_DOOMED_NODES = replace(
+    JUDGED, name="trained on a node that is lost", duration="4s", nodes=DOOMED
+)
+FROM_CONFIG_MAP = replace(
+    NOT_STARTED, name="trained from a ConfigMap", spec={"dataset": {"uri": "configmap://rows/rows"}}
+)
+
+
+# --- what must come of it ------------------------------------------------------------------------
+
+
+def same_outcome(expected: End, found: End) -> list[str]:
+    """The same result, whatever attempts it took."""
+    return _without_attempts(found).differences(_without_attempts(expected))
+
+
+def same_job(expected: End, found: End) -> list[str]:
+    """The same of the FineTuneJob, whatever became of its children."""
+    kept = [replace(_without_attempts(each), evalruns=()) for each in (found, expected)]
+    return kept[0].differences(kept[1])
+
+
+def _without_attempts(end: End) -> End:
+    def without(told: tuple[Conclusion, ...]) -> tuple[Conclusion, ...]:
+        return tuple(replace(each, attempt=0) for each in told)
+
+    return End(without(end.finetunejobs), without(end.evalruns), frozenset(), end.served)
+
+
+# --- when ----------------------------------------------------------------------------------------
+
+When = Callable[[Run], Awaitable[object]]
+
+
+def state(*states: JobState) -> When:
+    """The job is in one of these states."""
+
+    async def reached(run: Run) -> None:
+        await run.team.until_state(*states)
+
+    return reached
+
+
+async def trains(run: Run) -> None:
+    await run.team.until_trains()
+
+
+async def evaluates(run: Run) -> None:
+    """The pod of the EvalRun runs."""
+
+    async def runs() -> bool:
+        jobs = await run.team.api.list("jobs", run.team.namespace, EVALUATES)
+        return any(each.get("status", {}).get("active") for each in jobs)
+
+    await until("an evaluation runs", runs, 60, every=0.1)
+
+
+# --- what ----------------------------------------------------------------------------------------
+
+
+async def latest(run: Run, plural: str, selector: str) -> Object:
+    """The youngest object of ours; waits until there is one."""
+    found: list[Object] = []
+
+    async def exists() -> bool:
+        found[:] = await run.team.api.list(plural, run.team.namespace, selector)
+        return bool(found)
+
+    await until(f"{plural} {selector} is there", exists, 60, every=0.1)
+    return max(found, key=lambda each: str(each["metadata"]["creationTimestamp"]))
+
+
+def deleted(plural: str, selector: str, when: When, **options: object) -> Hand:
+    async def hand(run: Run) -> None:
+        await when(run)
+        name = (await latest(run, plural, selector))["metadata"]["name"]
+        # As kubectl does it.
+        chosen = {"propagationPolicy": "Background", **options}
+        await run.team.api.delete(plural, run.team.namespace, name, **chosen)
+
+    return hand
+
+
+def patched(plural: str, selector: str, when: When, patch: Object) -> Hand:
+    async def hand(run: Run) -> None:
+        await when(run)
+        each = await latest(run, plural, selector)
+        await run.team.api.patch(plural, run.team.namespace, each["metadata"]["name"], patch)
+
+    return hand
+
+
+def wiped(plural: str, when: When) -> Hand:
+    """As ``kubectl patch --subresource=status`` does it."""
+
+    async def hand(run: Run) -> None:
+        await when(run)
+        each = await latest(run, plural, "")
+        name = each["metadata"]["name"]
+        await run.team.api.patch(plural, run.team.namespace, name, {"status": None}, "status")
+
+    return hand
+
+
+def disowned(plural: str, selector: str, when: When) -> Hand:
+    """Its owner references are removed; the garbage collector leaves it alone from then on."""
+
+    async def hand(run: Run) -> None:
+        await when(run)
+        each = (await latest(run, plural, selector))["metadata"]
+        run.story = replace(run.story, disowned=run.story.disowned | {each["uid"]})
+        patch = {"metadata": {"ownerReferences": None}}
+        await run.team.api.patch(plural, run.team.namespace, each["name"], patch)
+
+    return hand
+
+
+def told_and_deleted(taking: Hand) -> Hand:
+    """An EvalRun is made somebody else's; the job says that the name is taken, and by what."""
+
+    async def hand(run: Run) -> None:
+        await taking(run)
+
+        async def is_told() -> bool:
+            stalled = conditions(await run.team.job() or {}).get("Stalled", {})
+            return stalled.get("reason") == "NameTaken"
+
+        await until("it is told that the name is taken", is_told, 60)
+        each = await latest(run, "evalruns", "")
+        await run.team.api.delete("evalruns", run.team.namespace, each["metadata"]["name"])
+
+    return hand
+
+
+async def evict_the_pod(run: Run) -> None:
+    await trains(run)
+    pod = (await latest(run, "pods", TRAINS))["metadata"]
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod["name"], "namespace": pod["namespace"]},
+    }
+    target = path("pods", pod["namespace"], pod["name"], "eviction")
+    await run.team.api.request("POST", target, eviction)
+
+
+async def delete_every_plan(run: Run) -> None:
+    await trains(run)
+    for each in await run.team.api.list("configmaps", run.team.namespace, MANAGED):
+        await run.team.api.delete("configmaps", run.team.namespace, each["metadata"]["name"])
+
+
+async def start_pods(run: Run) -> None:
+    """Let every pod start, until the job is done."""
+    api, namespace = run.team.api, run.team.namespace
+    started = {"metadata": {"annotations": {f"{SIMULATION}/never-starts": None}}}
+    while await run.team.state() not in (JobState.READY, JobState.FAILED):
+        for pod in await api.list("pods", namespace, MANAGED):
+            if f"{SIMULATION}/never-starts" in pod["metadata"].get("annotations", {}):
+                await api.patch("pods", namespace, pod["metadata"]["name"], started)
+        await asyncio.sleep(0.3)
+
+
+async def no_image(run: Run) -> None:
+    """The kubelet's word for an image that is missing; KWOK, in its place, pulls none."""
+    pod = (await latest(run, "pods", MANAGED))["metadata"]
+    waiting = {"reason": "ImagePullBackOff", "message": "not found"}
+    said = {"name": "main", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+    status = {"containerStatuses": [{**said, "state": {"waiting": waiting}}]}
+    patch = {"status": status}
+    await run.team.api.patch("pods", pod["namespace"], pod["name"], patch, "status")
+    await run.team.until_state(JobState.WAITING)
+    await start_pods(run)
+
+
+async def claim_comes_later(run: Run) -> None:
+    await run.team.until_state(JobState.WAITING)
+    await run.team.api.create("persistentvolumeclaims", run.team.namespace, claim("later"))
+
+
+async def config_map_goes_and_comes(run: Run) -> None:
+    api, namespace = run.team.api, run.team.namespace
+    rows = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}}
+    await api.create("configmaps", namespace, {**rows, "data": {"rows": "{}"}})
+    await latest(run, "pods", MANAGED)
+    await api.delete("configmaps", namespace, "rows")
+    await run.team.until_state(JobState.WAITING)
+    await api.create("configmaps", namespace, {**rows, "data": {"rows": "{}"}})
+    await start_pods(run)
+
+
+async def lose_the_node(run: Run) -> None:
+    """The node's object goes, as from a cloud's autoscaler; another of its kind comes."""
+    await make_doomed_node(run, "doomed-1")
+    await trains(run)
+    await run.team.api.delete("nodes", None, "doomed-1")
+    await make_doomed_node(run, "doomed-2")
+
+
+async def make_doomed_node(run: Run, name: str) -> None:
+    keys = ("tunesmith.dev/simulated", DOOMED)
+    node = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"type": "kwok", DOOMED: ""}},
+        "spec": {"taints": [{"key": key, "effect": "NoSchedule"} for key in keys]},
+    }
+    await run.team.api.create("nodes", None, node)
+    resources = {"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": "8"}
+    status = {"status": {"capacity": resources, "allocatable": resources}}
+    await run.team.api.patch("nodes", None, name, status, "status")
+
+
+async def delete_and_apply_again(run: Run) -> None:
+    await trains(run)
+    await run.team.api.delete("finetunejobs", run.team.namespace, JOB)
+
+    async def is_gone() -> bool:
+        return await run.team.job() is None
+
+    await until("the job is gone", is_gone, 30, every=0.05)
+    await run.team.apply(SLOWLY)
+
+
+def namespace_deleted(when: JobState | None) -> Hand:
+    """A second namespace of the same operator goes, with all that is in it."""
+
+    async def hand(run: Run) -> None:
+        api, name = run.team.api, doomed(run.team.namespace)
+        team = replace(run.team, namespace=name)
+        await api.create("namespaces", None, {"metadata": {"name": name}})
+        await api.create("persistentvolumeclaims", name, claim("adapters"))
+        try:
+            await team.apply(SLOWLY)
+            if when:
+                await team.until_state(when, JobState.READY)
+        finally:
+            await api.delete("namespaces", None, name)
+
+        async def is_gone() -> bool:
+            return await api.get("namespaces", None, name) is None
+
+        await until("the namespace is gone", is_gone, 60)
+
+    return hand
+
+
+def doomed(namespace: str) -> str:
+    return f"{namespace}-doomed"

@@ -1,0 +1,184 @@
+"""Stories of FineTuneJobs: what a person does, how the simulated pods end, and what must come.
+
+Pods run for a second or less; what they would have said is written into the job's pod template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tunesmith.api.finetunejob import JobState
+from tunesmith.api.trainer_contract import EvaluationOutcome, TerminationMessage
+
+from tests.faults.api_server import ApiServer, Object, until
+from tests.unit.operator import given
+
+JOB = "triage"
+TEAM = {"team": "faults"}
+BASE = "pvc://adapters/smol"
+SIMULATION = "simulation.tunesmith.dev"
+ON_SIMULATED_NODES = {
+    "nodeSelector": {"type": "kwok"},
+    "tolerations": [{"key": "tunesmith.dev/simulated", "operator": "Exists"}],
+}
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Team:
+    """A namespace in which a story is told."""
+
+    api: ApiServer
+    namespace: str
+
+    async def job(self) -> Object | None:
+        return await self.api.get("finetunejobs", self.namespace, JOB)
+
+    async def state(self) -> str | None:
+        """Of the job; None when there is none."""
+        job = await self.job()
+        return str(job.get("status", {}).get("state", "")) if job else None
+
+    async def until_state(self, *states: str | None, seconds: float = PATIENCE_SECONDS) -> None:
+        async def reached() -> bool:
+            return await self.state() in states
+
+        await until(f"{JOB} is {' or '.join(map(str, states))}", reached, seconds, every=0.15)
+
+    async def until_trains(self) -> Object:
+        """Until the pod of training runs; the Job."""
+        found: list[Object] = []
+
+        async def runs() -> bool:
+            stage = "tunesmith.dev/stage=train"
+            jobs = await self.api.list("jobs", self.namespace, stage)
+            found[:] = [each for each in jobs if each.get("status", {}).get("active")]
+            return bool(found)
+
+        await until("training runs", runs, PATIENCE_SECONDS, every=0.1)
+        return found[0]
+
+    async def suspend(self, suspend: bool) -> None:
+        await self.api.patch("finetunejobs", self.namespace, JOB, {"spec": {"suspend": suspend}})
+
+    async def apply(self, scenario: Scenario) -> None:
+        if scenario.is_served:
+            await self.api.create("adapterdeployments", self.namespace, deployment())
+        await self.api.create("finetunejobs", self.namespace, scenario.manifest())
+
+
+Act = Callable[[Team], Awaitable[None]]
+
+
+async def nothing(_: Team) -> None:
+    """The job is applied, and that is all."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A job, what a person does meanwhile, and the state in which it ends; None: it is gone."""
+
+    name: str
+    ends: JobState | None
+    spec: dict[str, Any] = field(default_factory=dict)
+    #: How its pods end.
+    simulation: dict[str, str] = field(default_factory=dict)
+    act: Act = nothing
+    duration: str = "0.3s"
+    #: A label of the nodes that take its pods, and a taint that keeps all others away.
+    nodes: str = ""
+    #: Whether there is an AdapterDeployment beside it, which takes whatever passes.
+    is_served: bool = False
+
+    def manifest(self) -> Object:
+        said = {"message": last_word().to_line(), "duration": self.duration, **self.simulation}
+        return {
+            "apiVersion": "tunesmith.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "metadata": {"name": JOB, "labels": TEAM},
+            "spec": {
+                "baseModel": {"uri": BASE},
+                "dataset": {"uri": "pvc://adapters/rows.jsonl"},
+                "output": {"uri": "pvc://adapters/tuned"},
+                "evaluation": {"preflight": "Skip"},
+                "podTemplate": {
+                    "nodeSelector": {"type": "kwok", **({self.nodes: ""} if self.nodes else {})},
+                    "tolerations": [
+                        {"key": key, "operator": "Exists"}
+                        for key in ("tunesmith.dev/simulated", self.nodes)
+                        if key
+                    ],
+                    "annotations": {f"{SIMULATION}/{key}": text for key, text in said.items()},
+                },
+                **self.spec,
+            },
+        }
+
+
+def deployment() -> Object:
+    """Of whatever passes. Its simulated pods start, and never prove anything."""
+    return {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "AdapterDeployment",
+        "metadata": {"name": "serving"},
+        "spec": {
+            "baseModel": {"uri": BASE},
+            "strategy": "Adapters",
+            "adapters": {"selector": {"matchLabels": TEAM}},
+            "resources": {"gpus": 0},
+            "podTemplate": ON_SIMULATED_NODES,
+        },
+    }
+
+
+def last_word(measured: EvaluationOutcome | None = None) -> TerminationMessage:
+    """One for the pods of all stages: each is asked for its own part of it."""
+    return given.outcome().model_copy(
+        update={"training": given.trained().training, "evaluation": measured or given.measured()}
+    )
+
+
+#: Who is killed says nothing any more.
+OUT_OF_MEMORY = {
+    "exit-code": "137",
+    "reason": "OOMKilled",
+    "only": "train",
+    "failure-message": "Killed",
+}
+
+
+async def suspend_and_resume(team: Team) -> None:
+    await team.until_trains()
+    await team.suspend(True)
+    await team.until_state(JobState.SUSPENDED, JobState.READY)
+    await team.suspend(False)
+
+
+async def delete_midway(team: Team) -> None:
+    await team.until_trains()
+    await team.api.delete("finetunejobs", team.namespace, JOB)
+
+
+JUDGED = Scenario("trained and judged", JobState.READY)
+SERVED = replace(JUDGED, name="judged and served", is_served=True)
+#: What does not pass is not served: nothing else differs from SERVED.
+REJECTED = Scenario(
+    "trained and rejected",
+    JobState.REJECTED,
+    simulation={"message": last_word(given.measured(-30, -10, difference=-20)).to_line()},
+    is_served=True,
+)
+RETRIED = Scenario(
+    "failed once and retried", JobState.READY, simulation={**OUT_OF_MEMORY, "only-attempt": "1"}
+)
+FAILED = Scenario(
+    "failed at its limit", JobState.FAILED, {"backoffLimit": 1}, simulation=OUT_OF_MEMORY
+)
+SUSPENDED = Scenario(
+    "suspended and resumed", JobState.READY, act=suspend_and_resume, duration="1.5s"
+)
+DELETED = Scenario("deleted midway", None, act=delete_midway, duration="1.5s")
+
+SCENARIOS = (JUDGED, SERVED, RETRIED, FAILED, SUSPENDED, DELETED)

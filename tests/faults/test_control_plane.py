@@ -1,0 +1,90 @@
+"""The API server is restarted or hangs, etcd forgets, definitions change, clocks are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.faults import control_plane
+from tests.faults.conftest import Choice
+from tests.faults.control_plane import Disaster, Strike
+from tests.faults.fault import Group
+from tests.faults.hands import SLOWLY
+from tests.faults.scenario import FAILED, JUDGED, RETRIED, SUSPENDED
+from tests.faults.stage import Stage
+from tests.faults.tally import Tally
+from tests.faults.trial import Around, Outcome, Trial
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+#: All at once, each in a phase of its own.
+UNDER_WAY = (SLOWLY, RETRIED, FAILED, SUSPENDED)
+
+
+async def struck_by(stage: Stage, strike: Strike, name: str) -> list[Outcome]:
+    for scenario in UNDER_WAY:
+        await stage.reference(scenario)
+    disaster = Disaster(strike, len(UNDER_WAY))
+    trials = [
+        Trial(Group.CONTROL_PLANE, scenario, hand=disaster.hand, named=name)
+        for scenario in UNDER_WAY
+    ]
+    return await stage.hold_all(trials)
+
+
+STRIKES: dict[str, Strike] = {
+    "API server restarted": control_plane.restart_api_server,
+    "etcd compacted": control_plane.compact_etcd,
+    "etcd compacted and API server restarted": control_plane.compact_and_restart,
+    "definitions upgraded": control_plane.upgrade_definitions,
+}
+
+
+@pytest.mark.parametrize("name", STRIKES)
+async def test_what_happens_to_the_control_plane_changes_no_end(
+    stage: Stage, tally: Tally, name: str
+) -> None:
+    tally.require_right(await struck_by(stage, STRIKES[name], name))
+
+
+@pytest.mark.parametrize("seconds", [5, 60])
+async def test_an_api_server_that_hangs_costs_time_only(
+    stage: Stage, tally: Tally, choice: Choice, seconds: int
+) -> None:
+    if choice.selection and seconds > 5:
+        pytest.skip("a minute is for the whole suite")
+    strike = control_plane.pause_api_server(seconds)
+    name = f"API server hangs for {seconds} s"
+    tally.require_right(await struck_by(stage, strike, name))
+
+
+#: How far the clock is ahead. One that is behind by so much lets a retry wait for so much longer.
+CLOCKS = [
+    (JUDGED, 3600.0),
+    (JUDGED, -3600.0),
+    (SUSPENDED, 30.0),
+    (SUSPENDED, -30.0),
+    (RETRIED, 3600.0),
+    (RETRIED, -20.0),
+    (FAILED, -10.0),
+]
+
+
+def ahead(seconds: float) -> Around:
+    return lambda usual: replace(usual, clock_seconds=seconds)
+
+
+async def test_a_clock_that_is_wrong_changes_no_end(
+    stage: Stage, tally: Tally, choice: Choice
+) -> None:
+    trials = [
+        Trial(
+            Group.CONTROL_PLANE,
+            scenario,
+            named=f"clock {seconds:+.0f} s",
+            around=ahead(seconds),
+        )
+        for scenario, seconds in choice.of(CLOCKS)
+    ]
+    tally.require_right(await stage.hold_all(trials))

@@ -1,0 +1,95 @@
+"""Jobs and namespaces are deleted in every phase: nothing stays behind, nothing comes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tunesmith.api.finetunejob import JobState
+
+from tests.faults import hands
+from tests.faults.conftest import Choice
+from tests.faults.fault import Group
+from tests.faults.scenario import DELETED, FAILED, JOB, JUDGED, RETRIED, SUSPENDED, Scenario, Team
+from tests.faults.stage import Stage
+from tests.faults.tally import Tally
+from tests.faults.trial import Hand, Run, Trial
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def deleted_when(when: hands.When) -> Hand:
+    async def hand(run: Run) -> None:
+        await when(run)
+        await run.team.api.delete("finetunejobs", run.team.namespace, JOB)
+
+    return hand
+
+
+async def suspend_for_good(team: Team) -> None:
+    await team.until_trains()
+    await team.suspend(True)
+
+
+async def at_once(_: Run) -> None:
+    """Before the operator has seen it."""
+
+
+PHASES: list[tuple[str, Scenario, hands.When]] = [
+    ("at once", JUDGED, at_once),
+    ("Pending", hands.SLOWLY, hands.state(JobState.PENDING, JobState.READY)),
+    ("Preparing", hands.SLOWLY, hands.state(JobState.PREPARING)),
+    ("training", hands.SLOWLY, hands.trains),
+    ("Retrying", RETRIED, hands.state(JobState.RETRYING, JobState.READY)),
+    ("Evaluating", hands.SLOWLY, hands.state(JobState.EVALUATING, JobState.READY)),
+    ("being judged", hands.SLOWLY, hands.evaluates),
+    ("Suspended", replace(SUSPENDED, act=suspend_for_good), hands.state(JobState.SUSPENDED)),
+    ("Ready", JUDGED, hands.state(JobState.READY)),
+    ("Failed", FAILED, hands.state(JobState.FAILED)),
+]
+
+
+async def test_a_job_that_is_deleted_in_any_phase_leaves_nothing(
+    stage: Stage, tally: Tally, choice: Choice
+) -> None:
+    trials = [
+        Trial(
+            Group.DELETION,
+            replace(scenario, ends=None),
+            hand=deleted_when(when),
+            named=f"deleted when {phase}",
+            like=DELETED,
+        )
+        for phase, scenario, when in choice.of(PHASES)
+    ]
+    again = Trial(
+        Group.DELETION,
+        hands.SLOWLY,
+        hand=hands.delete_and_apply_again,
+        named="deleted and applied again",
+        like=JUDGED,
+    )
+    tally.require_right(await stage.hold_all([*trials, again]))
+
+
+NAMESPACE_PHASES = (
+    None, JobState.PENDING, JobState.PREPARING, JobState.EVALUATING, JobState.READY
+)  # fmt: skip
+
+
+async def test_a_namespace_that_is_deleted_in_any_phase_goes_and_hurts_no_other(
+    stage: Stage, tally: Tally, choice: Choice
+) -> None:
+    trials = [
+        Trial(
+            Group.DELETION,
+            JUDGED,
+            hand=hands.namespace_deleted(phase),
+            named=f"another namespace deleted when its job is {phase or 'new'}",
+            around=lambda usual: replace(
+                usual, namespaces=(*usual.namespaces, hands.doomed(usual.namespaces[0]))
+            ),
+        )
+        for phase in choice.of(list(NAMESPACE_PHASES))
+    ]
+    tally.require_right(await stage.hold_all(trials))

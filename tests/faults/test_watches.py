@@ -1,0 +1,56 @@
+"""The operator misses events, or hears them twice, late or in another order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.faults import hands
+from tests.faults.conftest import Choice
+from tests.faults.fault import Disturbance, Group, WatchFault
+from tests.faults.scenario import DELETED, FAILED, JUDGED, SUSPENDED
+from tests.faults.stage import Stage
+from tests.faults.tally import Tally
+from tests.faults.trial import Trial
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+TOLD = (JUDGED, FAILED, SUSPENDED, DELETED)
+
+
+@pytest.mark.parametrize("disturbance", Disturbance)
+async def test_what_a_watch_does_not_tell_is_found_out(
+    stage: Stage, tally: Tally, choice: Choice, disturbance: Disturbance
+) -> None:
+    scenarios = choice.of(list(TOLD))[:1] if choice.selection else TOLD
+    trials = [
+        Trial(Group.WATCH, scenario, WatchFault(disturbance, choice.seed + number))
+        for number, scenario in enumerate(scenarios)
+    ]
+    tally.require_right(await stage.hold_all(trials))
+
+
+async def test_what_goes_while_a_watch_is_broken_is_missed_at_the_next_comparison(
+    stage: Stage, tally: Tally, choice: Choice
+) -> None:
+    """No event tells of it afterwards: the operator compares with complete lists now and then."""
+    gone = (
+        ("Job of training deleted", hands.deleted("jobs", hands.TRAINS, hands.trains)),
+        ("Job of evaluation deleted", hands.deleted("jobs", hands.EVALUATES, hands.evaluates)),
+        ("EvalRun deleted", hands.deleted("evalruns", "", hands.evaluates)),
+    )
+    trials = [
+        Trial(
+            Group.WATCH,
+            hands.SLOWLY,
+            WatchFault(Disturbance.LOST, choice.seed),
+            hand,
+            f"events lost and {name}",
+            hands.same_outcome,
+            around=lambda usual: replace(usual, resync_seconds=5),
+            like=JUDGED,
+        )
+        for name, hand in choice.of(list(gone))
+    ]
+    tally.require_right(await stage.hold_all(trials))

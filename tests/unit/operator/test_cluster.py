@@ -1,0 +1,48 @@
+"""What is sent to the API server."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tunesmith.kube.cluster import as_yaml, message_of
+
+
+@given(st.text())
+@example("a status about a row with 💥 in it")
+@example('\u2028\x85\ufeff\x7f\x00"\\ \\ud83d\\udca5')
+def test_whatever_a_status_says_is_applied_as_it_is(text: str) -> None:
+    """The API server reads what is applied as YAML."""
+    assert yaml.safe_load(as_yaml({text: [text]})) == {text: [text]}
+
+
+CAUSES = [{"field": "spec.labels", "message": f'Invalid value: "{each}"'} for each in "/~!"]
+
+
+def test_causes_that_come_in_another_order_make_the_same_sentence() -> None:
+    """Else a status that repeats them is written at every look."""
+    said = set()
+    for order in itertools.permutations(CAUSES):
+        listed = ", ".join(each["message"] for each in order)
+        status = {"message": f"Job x is invalid: [{listed}]", "details": {"causes": order}}
+        said.add(message_of(json.dumps(status)))
+    (sentence,) = said
+    assert sentence.startswith('Job x is invalid: spec.labels: Invalid value: "!"; spec.labels: ')
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"message": "no"}', "no"),
+        ('{"message": "no", "details": {"causes": [{"field": "spec"}]}}', "no"),
+        ("<html>bad gateway</html>", "<html>bad gateway</html>"),
+        ('{"message": "no", "details": []}', '{"message": "no", "details": []}'),
+        ("[]", "[]"),
+    ],
+)
+def test_a_refusal_is_told_in_the_api_servers_words(text: str, said: str) -> None:
+    assert message_of(text) == said

@@ -1,0 +1,43 @@
+"""What a pass does when a write of it is refused."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from tunesmith.kube.cluster import ApiError, Cluster
+from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.reconcile import Source, Surroundings, carry_out
+from tunesmith.kube.store import Store
+
+from tests.unit.operator import given, plans
+
+
+class Contested(Cluster):
+    """Every name is taken by somebody else's object, and every status was changed just now.
+
+    A fake, as no real API server can be made to answer so at the right moment.
+    """
+
+    def __init__(self) -> None:
+        pass
+
+    async def create(self, manifest: dict[str, Any]) -> None:
+        return None
+
+    async def list(self, *_: Any) -> list[dict[str, Any]]:
+        return []
+
+    async def apply_status(self, source: Any, status: Any) -> dict[str, Any]:
+        raise ApiError(409, "the object has been modified")
+
+
+async def test_a_conflict_while_it_is_said_that_a_name_is_taken_is_no_error() -> None:
+    made = plans.planned(plans.seen(given.finetunejob()))
+    raw = {"apiVersion": "tunesmith.dev/v1alpha1", "kind": "FineTuneJob"}
+    source = Source(raw | {"metadata": given.metadata("triage")})
+    pods = PodHttp()
+    around = Surroundings(Contested(), Store(), pods, given.SETTINGS, lambda _: None)
+    outcome = await carry_out(around, source, made, given.NOW + timedelta(minutes=10))
+    await pods.close()
+    assert outcome.requeue_after == given.SETTINGS.progress_interval.total_seconds()
