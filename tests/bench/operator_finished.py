@@ -36,7 +36,7 @@ def finished_objects(
     held, peak = operator.resident, operator.peak_resident
     at_rest = idle()
     deleted, resync = replaced(kubectl, operator)
-    successor = leading_operator()
+    successor = leading_operator(not_pod=operator.pod)
     after = successor.resident
     crashed = until_acted_on(kubectl, "after-crash", successor.crash)
     figures = [

@@ -34,7 +34,7 @@ def main() -> None:
     processes, objects = watched(churn, operator, minutes)
     churn.end()
     orphans = left_behind(churn.kubectl)
-    restarts = leading_operator().pid != operator.pid
+    restarts = int(leading_operator().pid != operator.pid)
     figures = [
         Figure("minutes", minutes, ""),
         Figure("objects that came and went", churn.made, ""),
@@ -61,9 +61,10 @@ def watched(
             looks += 1
             objects.append(ObjectSample.take(churn.kubectl, began))
             say(told(operator, objects[-1], churn))
+        processes.append(ProcessSample.take(operator, began))
         while time.monotonic() - began < min(minutes * 60, passed + ROUND_SECONDS):
-            processes.append(ProcessSample.take(operator, began))
             time.sleep(PROCESS_SECONDS)
+            processes.append(ProcessSample.take(operator, began))
     objects.append(ObjectSample.take(churn.kubectl, began))
     return processes, objects
 

@@ -59,7 +59,7 @@ class ObjectSample:
         events = Counter(
             each["involvedObject"]["uid"]
             for each in _list(kubectl, "events")
-            if each["source"].get("component") == MANAGER
+            if each.get("source", {}).get("component") == MANAGER
         )
         return cls(
             hours=(time.monotonic() - began) / 3600,
