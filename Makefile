@@ -117,8 +117,15 @@ lint: $(BUILD)/venvs/operator crds-check ## Format, lint, types, generated files
 test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
 	@$(PYTHON) -m devcluster packages
 	@$(PYTHON) -m devcluster build-s3
-	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy --ignore tests/unit/trainer
+	@$(PYTHON) -m devcluster build-gitops
+	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy tests/model tests/gitops \
+		--ignore tests/unit/trainer
 	@$(ML_PYTHON) -m pytest tests/unit/trainer tests/stores
+
+.PHONY: test-model
+test-model: $(BUILD)/venvs/operator ## Random histories against docs/invariants.md (7 minutes).
+	@$(OPERATOR_PYTHON) -m pytest tests/model --hypothesis-profile many-histories \
+		--hypothesis-show-statistics
 
 .PHONY: test-cluster
 test-cluster: install ## Against the real API server and kubelet.
@@ -153,15 +160,22 @@ test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.
 
 .PHONY: test
 test: ## Everything, from a bare machine to a clean one.
-	$(call say,1/4 lint and unit tests)
+	$(call say,1/5 lint and unit tests)
 	@$(MAKE) --no-print-directory test-fast
-	$(call say,2/4 both images from their Dockerfiles (about 3 minutes))
+	$(call say,2/5 both images from their Dockerfiles (about 3 minutes))
 	@$(MAKE) --no-print-directory test-images
-	$(call say,3/4 against the API server)
+	$(call say,3/5 some faults of each kind (2 minutes))
+	@$(MAKE) --no-print-directory test-faults-quick
+	$(call say,4/5 against the API server)
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory test-cluster; \
-	printf '\n\033[1m==> 4/4 the whole chain\033[0m\n'; \
+	printf '\n\033[1m==> 5/5 the whole chain\033[0m\n'; \
 	$(MAKE) --no-print-directory test-e2e
+
+.PHONY: gitops-statuses
+gitops-statuses: install ## Take the statuses that the health checks are tested with from a cluster.
+	@$(PYTHON) -m devcluster kwok-up
+	@$(OPERATOR_PYTHON) -m tests.gitops.record
 
 # --- benchmarks: each prints a table and writes build/bench/NAME.json ---------------------------
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from devcluster.build import S3_SERVER, build, build_all
+from devcluster.build import ARGOCD, HELM, S3_SERVER, build, build_all
 from devcluster.cluster import bring_up, machine_lock, owner
 from devcluster.control_groups import members
 from devcluster.image import NON_ROOT, Image, import_image
@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("build", lambda layout, _: build_all(layout), "build the cluster's programs")
     command("build-s3", lambda layout, _: _build_s3(layout), "build the S3 server for tests")
+    command(
+        "build-gitops", lambda layout, _: _build_gitops(layout), "build helm and Argo CD's part"
+    )
     up = command("up", _up, "start the cluster (builds what is missing)")
     up.add_argument(
         "--mount",
@@ -104,6 +107,11 @@ def _packages(_: Layout, arguments: argparse.Namespace) -> None:
 
 def _build_s3(layout: Layout) -> None:
     build(S3_SERVER, layout)
+
+
+def _build_gitops(layout: Layout) -> None:
+    for program in (HELM, ARGOCD):
+        build(program, layout)
 
 
 def _up(layout: Layout, arguments: argparse.Namespace) -> None:

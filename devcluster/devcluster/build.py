@@ -30,6 +30,15 @@ class Program:
     version_variables: tuple[str, ...] = field(default=())
 
 
+HELM = Program(
+    name="helm",
+    module=SOURCES / "helm",
+    package="helm.sh/helm/v4/cmd/helm",
+    first_build="about a minute after devcluster",
+    version_module="helm.sh/helm/v4",
+    version_variables=("helm.sh/helm/v4/internal/version.version",),
+)
+
 PROGRAMS = (
     Program(
         name="devcluster",
@@ -45,14 +54,7 @@ PROGRAMS = (
         package="./pause",
         first_build="a few seconds",
     ),
-    Program(
-        name="helm",
-        module=SOURCES / "helm",
-        package="helm.sh/helm/v4/cmd/helm",
-        first_build="about a minute after devcluster",
-        version_module="helm.sh/helm/v4",
-        version_variables=("helm.sh/helm/v4/internal/version.version",),
-    ),
+    HELM,
     Program(
         name="kwok",
         module=SOURCES / "kwok",
@@ -70,6 +72,14 @@ S3_SERVER = Program(
     module=SOURCES / "s3",
     package="github.com/versity/versitygw/cmd/versitygw",
     first_build="two to three minutes",
+)
+
+#: No part of the cluster either: Argo CD's own code, for tests of the health checks.
+ARGOCD = Program(
+    name="argocd-says",
+    module=SOURCES / "argocd",
+    package=".",
+    first_build="three minutes or more",
 )
 
 

@@ -51,6 +51,7 @@ def main() -> None:
         case PreparationPlan():
             if played == Reason.DOES_NOT_FIT:
                 fail(FailureClass.USER_ERROR, Reason.DOES_NOT_FIT, ExitCode.USER_ERROR)
+            print("the data is prepared", flush=True)
             say(TerminationMessage(preparation=prepare(plan)))
         case TrainingPlan():
             if plan.rendezvous:
@@ -116,6 +117,7 @@ def wait_for_the_end(job: str) -> None:
         sys.exit(ExitCode.PREEMPTED)
 
     signal.signal(signal.SIGTERM, stop)
+    print(f"{job} trains", flush=True)
     (RESULTS / f"trains-{job}").touch()
     while not (RESULTS / f"finish-{job}").exists():
         time.sleep(0.1)

@@ -9,6 +9,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ QUEUE = {"kueue.x-k8s.io/queue-name": "team-queue"}
 PLAYED = "/mnt/claims/library/played"
 
 
-@pytest.fixture(scope="module")
-def team() -> Iterator[Kubectl]:
+@contextmanager
+def namespace_of_players(prefix: str) -> Iterator[Kubectl]:
     """A namespace whose jobs find the played trainer on the claim of their base model."""
-    kubectl = create_namespace(f"stages-{uuid.uuid4().hex[:6]}")
+    kubectl = create_namespace(f"{prefix}-{uuid.uuid4().hex[:6]}")
     for name in ("library", "adapters"):
         kubectl.apply(claim(name))
     kubectl.apply(str(ROOT / "examples" / "demo" / "loader.yaml"))
@@ -37,6 +38,12 @@ def team() -> Iterator[Kubectl]:
     copy_in(kubectl, {f"{folder}/__init__.py": b"", f"{folder}/__main__.py": program})
     yield kubectl
     kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def team() -> Iterator[Kubectl]:
+    with namespace_of_players("stages") as kubectl:
+        yield kubectl
 
 
 def finetunejob(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +22,7 @@ from tests.serving.load import TOLERANCE, ask, nearest
 from tests.serving.stage import PROMPT, Made, Stage, served
 
 SERVER = {"maxLoras": 4, "maxLoraRank": 16, "maxCpuLoras": 16}
+CHAT = (sys.executable, "-m", "tunesmith.commandline", "chat")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,17 @@ def status_of(address: str, model: str, key: str) -> int:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return int(error.code)
+
+
+def test_kubectl_tunesmith_chats_with_a_clients_key(stage: Stage, made: dict[str, Made]) -> None:
+    asked = (*CHAT, "guarded/alpha", "-n", stage.kubectl.namespace, "-m", "Hello", "-o", "json")
+    refused = subprocess.run(asked, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "--key-secret clients/CLIENT" in refused.stderr
+    words = (*asked, "--max-tokens", "8", "--key-secret", "clients/support")
+    told = subprocess.run(words, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["answer"]
 
 
 def test_the_base_model_is_answered_by_pods_of_its_own(stage: Stage, made: dict[str, Made]) -> None:

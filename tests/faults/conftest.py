@@ -13,14 +13,15 @@ import pytest
 import pytest_asyncio
 
 from examples.demo.chain import ROOT
+from examples.demo.kubectl import Kubectl
 from tests.faults.api_server import ApiServer, session
 from tests.faults.history import History
+from tests.faults.stage import Stage
 from tests.faults.tally import WANTED, Tally
-from tests.faults.trial import Stage
 
 NODES = 4
 #: Of the points of one test, where only a selection is wanted.
-QUICK_POINTS = 4
+QUICK_POINTS = 2
 
 Item = TypeVar("Item")
 
@@ -67,10 +68,22 @@ def simulated_nodes() -> Iterator[None]:
     subprocess.run(["python3", "-m", "devcluster", "kwok-down"], check=True)
 
 
+@pytest.fixture(scope="session")
+def no_other_operator(simulated_nodes: None) -> Iterator[None]:
+    """One that is installed looks after all namespaces: it rests meanwhile."""
+    system, deployment = Kubectl("tunesmith-system"), "deployment/tunesmith-operator"
+    if not system.run("get", deployment, "--ignore-not-found"):
+        yield
+        return
+    system.run("scale", deployment, "--replicas=0")
+    system.run("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=operator")
+    yield
+    system.run("scale", deployment, "--replicas=1")
+    system.run("rollout", "status", deployment)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stage(
-    simulated_nodes: None, choice: Choice, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stage]:
+async def stage(no_other_operator: None, choice: Choice) -> AsyncIterator[Stage]:
     async with session() as connections:
         history = History(connections)
         history.start()

@@ -77,13 +77,14 @@ class Proxy:
             return await self._watch(request)
         fault = self._strikes(request, body)
         if fault and fault.moment is Moment.BEFORE:
-            await self._befalls(fault, request)
+            await self._befalls(fault)
             if fault.effect is not Effect.FREEZE:
                 return self._no_answer(fault, request)
         answer = await self._forward(request, body)
         if fault and fault.moment is Moment.AFTER:
-            await self._befalls(fault, request)
-            return self._no_answer(fault, request)
+            await self._befalls(fault)
+            if fault.effect is not Effect.FREEZE:
+                return self._no_answer(fault, request)
         return answer
 
     def _strikes(self, request: web.Request, body: bytes) -> RequestFault | None:
@@ -106,7 +107,7 @@ class Proxy:
         self.struck.append(description(request, body))
         return fault
 
-    async def _befalls(self, fault: RequestFault, request: web.Request) -> None:
+    async def _befalls(self, fault: RequestFault) -> None:
         match fault.effect:
             case Effect.KILL:
                 self.kill()

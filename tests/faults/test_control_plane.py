@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -13,8 +12,9 @@ from tests.faults.control_plane import Disaster, Strike
 from tests.faults.fault import Group
 from tests.faults.hands import SLOWLY
 from tests.faults.scenario import FAILED, JUDGED, RETRIED, SUSPENDED
+from tests.faults.stage import Stage
 from tests.faults.tally import Tally
-from tests.faults.trial import Around, Outcome, Stage
+from tests.faults.trial import Around, Outcome, Trial
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -27,10 +27,10 @@ async def struck_by(stage: Stage, strike: Strike, name: str) -> list[Outcome]:
         await stage.reference(scenario)
     disaster = Disaster(strike, len(UNDER_WAY))
     trials = [
-        stage.trial(Group.CONTROL_PLANE, scenario, hand=disaster.hand, name=name)
+        Trial(Group.CONTROL_PLANE, scenario, hand=disaster.hand, named=name)
         for scenario in UNDER_WAY
     ]
-    return await asyncio.gather(*trials)
+    return await stage.hold_all(trials)
 
 
 STRIKES: dict[str, Strike] = {
@@ -59,10 +59,15 @@ async def test_an_api_server_that_hangs_costs_time_only(
     tally.require_right(await struck_by(stage, strike, name))
 
 
+#: How far the clock is ahead. One that is behind by so much lets a retry wait for so much longer.
 CLOCKS = [
-    (scenario, seconds)
-    for scenario in (JUDGED, RETRIED)
-    for seconds in (3600.0, -3600.0, 30.0, -30.0)
+    (JUDGED, 3600.0),
+    (JUDGED, -3600.0),
+    (SUSPENDED, 30.0),
+    (SUSPENDED, -30.0),
+    (RETRIED, 3600.0),
+    (RETRIED, -20.0),
+    (FAILED, -10.0),
 ]
 
 
@@ -74,12 +79,12 @@ async def test_a_clock_that_is_wrong_changes_no_end(
     stage: Stage, tally: Tally, choice: Choice
 ) -> None:
     trials = [
-        stage.trial(
+        Trial(
             Group.CONTROL_PLANE,
             scenario,
-            name=f"clock {seconds:+.0f} s",
+            named=f"clock {seconds:+.0f} s",
             around=ahead(seconds),
         )
         for scenario, seconds in choice.of(CLOCKS)
     ]
-    tally.require_right(await asyncio.gather(*trials))
+    tally.require_right(await stage.hold_all(trials))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -12,8 +11,9 @@ from tests.faults import hands
 from tests.faults.conftest import Choice
 from tests.faults.fault import Group
 from tests.faults.scenario import DELETED, FAILED, JOB, JUDGED, RETRIED, SUSPENDED, Scenario, Team
+from tests.faults.stage import Stage
 from tests.faults.tally import Tally
-from tests.faults.trial import Hand, Run, Stage
+from tests.faults.trial import Hand, Run, Trial
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -37,11 +37,11 @@ async def at_once(_: Run) -> None:
 
 PHASES: list[tuple[str, Scenario, hands.When]] = [
     ("at once", JUDGED, at_once),
-    ("Pending", hands.SLOWLY, hands.state(JobState.PENDING)),
+    ("Pending", hands.SLOWLY, hands.state(JobState.PENDING, JobState.READY)),
     ("Preparing", hands.SLOWLY, hands.state(JobState.PREPARING)),
     ("training", hands.SLOWLY, hands.trains),
     ("Retrying", RETRIED, hands.state(JobState.RETRYING, JobState.READY)),
-    ("Evaluating", hands.SLOWLY, hands.state(JobState.EVALUATING)),
+    ("Evaluating", hands.SLOWLY, hands.state(JobState.EVALUATING, JobState.READY)),
     ("being judged", hands.SLOWLY, hands.evaluates),
     ("Suspended", replace(SUSPENDED, act=suspend_for_good), hands.state(JobState.SUSPENDED)),
     ("Ready", JUDGED, hands.state(JobState.READY)),
@@ -53,23 +53,23 @@ async def test_a_job_that_is_deleted_in_any_phase_leaves_nothing(
     stage: Stage, tally: Tally, choice: Choice
 ) -> None:
     trials = [
-        stage.trial(
+        Trial(
             Group.DELETION,
             replace(scenario, ends=None),
             hand=deleted_when(when),
-            name=f"deleted when {phase}",
+            named=f"deleted when {phase}",
             like=DELETED,
         )
         for phase, scenario, when in choice.of(PHASES)
     ]
-    again = stage.trial(
+    again = Trial(
         Group.DELETION,
         hands.SLOWLY,
         hand=hands.delete_and_apply_again,
-        name="deleted and applied again",
+        named="deleted and applied again",
         like=JUDGED,
     )
-    tally.require_right(await asyncio.gather(*trials, again))
+    tally.require_right(await stage.hold_all([*trials, again]))
 
 
 NAMESPACE_PHASES = (
@@ -81,15 +81,15 @@ async def test_a_namespace_that_is_deleted_in_any_phase_goes_and_hurts_no_other(
     stage: Stage, tally: Tally, choice: Choice
 ) -> None:
     trials = [
-        stage.trial(
+        Trial(
             Group.DELETION,
             JUDGED,
             hand=hands.namespace_deleted(phase),
-            name=f"another namespace deleted when its job is {phase or 'new'}",
+            named=f"another namespace deleted when its job is {phase or 'new'}",
             around=lambda usual: replace(
                 usual, namespaces=(*usual.namespaces, hands.doomed(usual.namespaces[0]))
             ),
         )
         for phase in choice.of(list(NAMESPACE_PHASES))
     ]
-    tally.require_right(await asyncio.gather(*trials))
+    tally.require_right(await stage.hold_all(trials))

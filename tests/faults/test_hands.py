@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 
 import pytest
@@ -14,8 +13,9 @@ from tests.faults import hands
 from tests.faults.conftest import Choice
 from tests.faults.fault import Group
 from tests.faults.scenario import JUDGED, Scenario
+from tests.faults.stage import Stage
 from tests.faults.tally import Tally
-from tests.faults.trial import Check, Hand, Stage, no_hand
+from tests.faults.trial import Check, Hand, Trial, no_hand
 from tests.unit.operator import given
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -139,7 +139,7 @@ async def test_a_job_comes_to_its_end_whatever_is_done_to_its_children(
     stage: Stage, tally: Tally, choice: Choice, deeds: list[Deed]
 ) -> None:
     trials = [
-        stage.trial(Group.HAND, each.scenario, None, each.hand, each.name, each.check, like=JUDGED)
+        Trial(Group.HAND, each.scenario, None, each.hand, each.name, each.check, like=JUDGED)
         for each in choice.of(deeds)
     ]
-    tally.require_right(await asyncio.gather(*trials))
+    tally.require_right(await stage.hold_all(trials))

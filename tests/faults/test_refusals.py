@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 
 import pytest
 
 from tests.faults.conftest import Choice
 from tests.faults.fault import Effect, Group, Moment, RequestFault, Requests
-from tests.faults.scenario import JUDGED, RETRIED, Scenario
+from tests.faults.scenario import JUDGED, RETRIED
+from tests.faults.stage import Reference, Stage
 from tests.faults.tally import Tally
-from tests.faults.trial import Reference, Stage
+from tests.faults.trial import Trial
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -50,36 +50,24 @@ def refused_reads(reference: Reference) -> list[RequestFault]:
     return [*single, *several]
 
 
-@pytest.mark.parametrize("scenario", [JUDGED, RETRIED], ids=lambda each: each.name)
-async def test_a_write_that_is_refused_or_cut_off_is_made_good(
-    stage: Stage, tally: Tally, choice: Choice, scenario: Scenario
-) -> None:
-    points = refused_writes(await stage.reference(scenario))
-    trials = [stage.trial(Group.ANSWER, scenario, fault) for fault in choice.of(points)]
-    tally.require_right(await asyncio.gather(*trials))
+#: Each costs the operator its whole patience with a request.
+SILENCES = [
+    RequestFault(Effect.HANG, Moment.BEFORE, 2),
+    RequestFault(Effect.HANG, Moment.AFTER, 2),
+    RequestFault(Effect.HANG, Moment.AFTER, 3),
+    RequestFault(Effect.HANG, Moment.BEFORE, 5, requests=Requests.READS),
+]
 
 
-async def test_reads_that_are_refused_are_read_again(
+async def test_a_request_that_is_refused_cut_off_or_never_answered_is_made_good(
     stage: Stage, tally: Tally, choice: Choice
 ) -> None:
-    points = refused_reads(await stage.reference(JUDGED))
-    trials = [stage.trial(Group.ANSWER, JUDGED, fault) for fault in choice.of(points)]
-    tally.require_right(await asyncio.gather(*trials))
-
-
-async def test_a_request_that_is_never_answered_holds_nothing_up_for_ever(
-    stage: Stage, tally: Tally, choice: Choice
-) -> None:
+    judged, retried = await stage.reference(JUDGED), await stage.reference(RETRIED)
     points = [
-        RequestFault(Effect.HANG, moment, number, requests=requests)
-        for moment, number, requests in (
-            (Moment.BEFORE, 2, Requests.WRITES),
-            (Moment.AFTER, 2, Requests.WRITES),
-            (Moment.AFTER, 3, Requests.WRITES),
-            (Moment.BEFORE, 5, Requests.READS),
-        )
+        *((JUDGED, fault) for fault in choice.of(SILENCES)),
+        *((JUDGED, fault) for fault in choice.of(refused_writes(judged))),
+        *((RETRIED, fault) for fault in choice.of(refused_writes(retried))),
+        *((JUDGED, fault) for fault in choice.of(refused_reads(judged))),
     ]
-    if choice.selection:
-        points = points[1:2]
-    trials = [stage.trial(Group.ANSWER, JUDGED, fault) for fault in points]
-    tally.require_right(await asyncio.gather(*trials))
+    trials = [Trial(Group.ANSWER, scenario, fault) for scenario, fault in points]
+    tally.require_right(await stage.hold_all(trials))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -13,8 +12,9 @@ from tests.faults.fault import Effect, Group, Moment, RequestFault
 from tests.faults.operator_process import OperatorProcess
 from tests.faults.proxy import Proxy
 from tests.faults.scenario import JUDGED
+from tests.faults.stage import Stage
 from tests.faults.tally import Tally
-from tests.faults.trial import Run, Stage
+from tests.faults.trial import Run, Trial
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -48,5 +48,5 @@ async def test_an_operator_that_wakes_up_after_its_lease_undoes_nothing(
         for moment in Moment
     ]
     chosen = points[:1] if choice.selection else points
-    trials = [stage.trial(Group.OPERATORS, JUDGED, fault, hand=with_a_second) for fault in chosen]
-    tally.require_right(await asyncio.gather(*trials))
+    trials = [Trial(Group.OPERATORS, JUDGED, fault, hand=with_a_second) for fault in chosen]
+    tally.require_right(await stage.hold_all(trials))

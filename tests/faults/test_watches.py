@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -11,8 +10,9 @@ from tests.faults import hands
 from tests.faults.conftest import Choice
 from tests.faults.fault import Disturbance, Group, WatchFault
 from tests.faults.scenario import DELETED, FAILED, JUDGED, SUSPENDED
+from tests.faults.stage import Stage
 from tests.faults.tally import Tally
-from tests.faults.trial import Stage
+from tests.faults.trial import Trial
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -25,10 +25,10 @@ async def test_what_a_watch_does_not_tell_is_found_out(
 ) -> None:
     scenarios = choice.of(list(TOLD))[:1] if choice.selection else TOLD
     trials = [
-        stage.trial(Group.WATCH, scenario, WatchFault(disturbance, choice.seed + number))
+        Trial(Group.WATCH, scenario, WatchFault(disturbance, choice.seed + number))
         for number, scenario in enumerate(scenarios)
     ]
-    tally.require_right(await asyncio.gather(*trials))
+    tally.require_right(await stage.hold_all(trials))
 
 
 async def test_what_goes_while_a_watch_is_broken_is_missed_at_the_next_comparison(
@@ -41,7 +41,7 @@ async def test_what_goes_while_a_watch_is_broken_is_missed_at_the_next_compariso
         ("EvalRun deleted", hands.deleted("evalruns", "", hands.evaluates)),
     )
     trials = [
-        stage.trial(
+        Trial(
             Group.WATCH,
             hands.SLOWLY,
             WatchFault(Disturbance.LOST, choice.seed),
@@ -53,4 +53,4 @@ async def test_what_goes_while_a_watch_is_broken_is_missed_at_the_next_compariso
         )
         for name, hand in choice.of(list(gone))
     ]
-    tally.require_right(await asyncio.gather(*trials))
+    tally.require_right(await stage.hold_all(trials))

@@ -35,7 +35,7 @@ class Api:
         self, method: str, path: str, body: Object | None = None, **query: str
     ) -> tuple[int, Object]:
         """Status and content of the answer, whatever it is."""
-        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        kind = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
         async with self._session.request(
             method,
             f"{self._server}{path}",
@@ -60,8 +60,9 @@ class Api:
     async def create(self, path: str, body: Object) -> Object:
         return self._expected(path, await self.request("POST", path, body))
 
-    async def replace(self, path: str, body: Object) -> Object:
-        return self._expected(path, await self.request("PUT", path, body))
+    async def apply(self, path: str, body: Object, manager: str) -> Object:
+        query = {"fieldManager": manager, "force": "true"}
+        return self._expected(path, await self.request("PATCH", path, body, **query))
 
     async def delete(self, path: str) -> None:
         """An object, or all of a kind in a namespace; gone already is fine."""

@@ -38,8 +38,12 @@ async def without_rules(api: Api, namespace: str) -> AsyncIterator[None]:
 
 
 async def _put(api: Api, path: str, spec: Object) -> None:
+    """As Helm would: what another manager wrote would stand in the way of the next upgrade."""
     current = await api.get(path)
-    await api.replace(path, {**current, "spec": spec})
+    kept = ("name", "labels", "annotations")
+    metadata = {key: each for key, each in current["metadata"].items() if key in kept}
+    definition = {"apiVersion": current["apiVersion"], "kind": current["kind"]}
+    await api.apply(path, {**definition, "metadata": metadata, "spec": spec}, "helm")
 
 
 async def _until_refused(api: Api, namespace: str, *, refused: bool) -> None:

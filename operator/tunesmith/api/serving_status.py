@@ -79,7 +79,6 @@ class RejectedAdapter(ApiModel):
 class ServingState(StrEnum):
     """One word for people, derived from the conditions and never read back."""
 
-    PENDING = "Pending"
     MERGING = "Merging"
     STARTING = "Starting"
     UPDATING = "Updating"

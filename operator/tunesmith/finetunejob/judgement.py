@@ -18,7 +18,7 @@ from tunesmith.finetunejob.adjustments import adjusted, next_change
 from tunesmith.finetunejob.decision import Decision, Observed, Results
 from tunesmith.finetunejob.eval_runs import eval_run, eval_run_name, how_far, trouble
 from tunesmith.finetunejob.recommendation import Evidence, recommend, sentence
-from tunesmith.finetunejob.training import again
+from tunesmith.finetunejob.training import again, trained
 from tunesmith.kube.conditions import fails, holds
 from tunesmith.settings import Settings
 
@@ -33,7 +33,7 @@ def after_training(
     evaluation = _evaluation(job, found, artifact, run) or JobEvaluation(name=name)
     decision = Decision(
         JobState.EVALUATING,
-        succeeded=holds("Succeeded", "Trained", f"The adapter is stored in {artifact.uri}."),
+        succeeded=trained(artifact),
         ready=fails("Ready", "Evaluating", f"EvalRun {name} decides."),
         evaluation=evaluation,
         adjustments=found.adjustments,

@@ -14,6 +14,7 @@ from typing import Any
 from tunesmith.api.finetunejob import JobState
 from tunesmith.finetunejob.decision import FINISHED, Decision, Observed, Results
 from tunesmith.finetunejob.eval_runs import is_over
+from tunesmith.finetunejob.training import trained
 from tunesmith.finetunejob.usage import so_far
 from tunesmith.kube.attempts import children_of
 from tunesmith.kube.conditions import Finding, fails, holds, unknown
@@ -33,12 +34,12 @@ def suspended(decision: Decision, observed: Observed, found: Results) -> Decisio
     """The decision, unless the job is suspended and not finished: then nothing begins."""
     if not observed.job.spec.suspend or decision.state in FINISHED:
         return decision
-    succeeded = decision.succeeded
-    if found.artifact is None:
-        succeeded = unknown("Succeeded", "Suspended", MESSAGE)
     return Decision(
         state=JobState.SUSPENDED,
-        succeeded=succeeded,
+        # What is trained stays so, also where it was to be trained again.
+        succeeded=trained(found.artifact)
+        if found.artifact
+        else unknown("Succeeded", "Suspended", MESSAGE),
         ready=fails("Ready", "Suspended", MESSAGE),
         adjustments=found.adjustments,
         evaluation=decision.evaluation or observed.job.status.evaluation,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from tunesmith.api.finetunejob import JobState, Progress, TrainingPhase
+from tunesmith.api.finetunejob import Artifact, JobState, Progress, TrainingPhase
 from tunesmith.api.job_evaluation import Adjustment
 from tunesmith.finetunejob import memory
 from tunesmith.finetunejob.adjustments import sentence
 from tunesmith.finetunejob.decision import Decision, Observed, Results
 from tunesmith.kube.advance import Stage, advance, waits_for_pod
 from tunesmith.kube.attempts import Start, counted_failures
-from tunesmith.kube.conditions import Finding, fails, unknown
+from tunesmith.kube.conditions import Finding, fails, holds, unknown
 from tunesmith.settings import Settings
 
 STATES = {
@@ -65,6 +65,11 @@ def again(observed: Observed, changes: list[Adjustment], settings: Settings) -> 
         adjustments=changes,
         requeue_after=settings.progress_interval,
     )
+
+
+def trained(artifact: Artifact) -> Finding:
+    """There is something to be judged."""
+    return holds("Succeeded", "Trained", f"The adapter is stored in {artifact.uri}.")
 
 
 def not_ready(changes: list[Adjustment]) -> Finding:

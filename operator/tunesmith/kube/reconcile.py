@@ -227,8 +227,10 @@ async def _say_stalled(
     told = updated(source.conditions, findings, generation, now)
     kept = [each for each in source.conditions if each.type not in {one.type for one in told}]
     conditions = [each.to_json() for each in (*kept, *told)]
-    status = source.raw.get("status", {}) | {"state": "Waiting", "conditions": conditions}
-    if status == source.raw.get("status", {}):
+    before = source.raw.get("status", {})
+    said = {"observedGeneration": generation, "state": "Waiting", "conditions": conditions}
+    status = before | said
+    if status == before:
         return
     try:
         await cluster.apply_status(source.raw, status)

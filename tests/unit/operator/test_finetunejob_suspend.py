@@ -139,6 +139,7 @@ def test_a_retry_that_was_due_begins_when_it_is_resumed() -> None:
         assert bool(made.create) is not suspend
         assert bool(status_of(made).adjustments) is not suspend
         assert bool(status_of(made).artifact) is suspend
+        assert (condition(made, "Succeeded").status is ConditionStatus.TRUE) is suspend
 
 
 def test_the_gpu_seconds_so_far_are_noted_when_it_stops() -> None:

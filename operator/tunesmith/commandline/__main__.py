@@ -1,0 +1,3 @@
+from tunesmith.commandline.main import run
+
+run()
