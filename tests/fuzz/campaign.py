@@ -77,15 +77,24 @@ def run(size: Size, number: int = SEED) -> list[Figure]:
 
 
 def set_up(size: Size) -> None:
+    # What an earlier run left may be on its way out.
+    clean_up(size, wait=True)
     for name in (*size.namespaces, POISONED):
         create_namespace(name).apply(NO_PODS)
     create_namespace(CANARY).apply(claim("library"))
 
 
-def clean_up(size: Size) -> None:
+def clean_up(size: Size, *, wait: bool = False) -> None:
     names = [*size.namespaces, POISONED, CANARY]
     subprocess.run(
-        ["kubectl", "delete", "namespace", "--ignore-not-found", "--wait=false", *names],
+        [
+            "kubectl",
+            "delete",
+            "namespace",
+            "--ignore-not-found",
+            f"--wait={str(wait).lower()}",
+            *names,
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
     )

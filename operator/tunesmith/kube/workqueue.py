@@ -3,7 +3,8 @@
 The semantics are those of client-go's work queue: a key that is added while it waits is not added
 twice; one that is added while it is being worked on is worked on once more afterwards. What is new
 goes before what changed, and that before what is merely looked at again: a new job does not wait
-until thousands of finished ones were looked at after a restart.
+until thousands of finished ones were looked at after a restart. Within a lane namespaces take
+turns: nobody waits for the thousand objects that another tenant has just applied.
 """
 
 from __future__ import annotations
@@ -54,8 +55,12 @@ class WorkQueue:
     def __init__(self, reconcile: Reconcile, workers: int) -> None:
         self._reconcile = reconcile
         self._workers = workers
-        self._ready: asyncio.PriorityQueue[tuple[Lane, int, Key]] = asyncio.PriorityQueue()
+        self._ready: asyncio.PriorityQueue[tuple[Lane, int, int, Key]] = asyncio.PriorityQueue()
         self._order = count()
+        #: Start-time fair queueing: the turn that each lane has come to, and the next one that each
+        #: namespace may have in it.
+        self._turn: dict[Lane, int] = {}
+        self._next_turn: dict[tuple[Lane, str], int] = {}
         self._waiting: dict[Key, Lane] = {}
         #: Keys being worked on, and since when.
         self._working: dict[Key, float] = {}
@@ -76,8 +81,14 @@ class WorkQueue:
             self._again[key] = min(lane, self._again.get(key, lane))
         elif lane < self._waiting.get(key, len(Lane)):
             # Where it waits in a slower lane, that place is passed over later.
+            if not self._waiting:
+                self._turn.clear()
+                self._next_turn.clear()
             self._waiting[key] = lane
-            self._ready.put_nowait((lane, next(self._order), key))
+            whose = lane, key.namespace
+            turn = max(self._turn.get(lane, 0), self._next_turn.get(whose, 0))
+            self._next_turn[whose] = turn + 1
+            self._ready.put_nowait((lane, turn, next(self._order), key))
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Work on this key later; an earlier timer or event wins."""
@@ -101,9 +112,10 @@ class WorkQueue:
 
     async def _work(self) -> None:
         while True:
-            lane, _, key = await self._ready.get()
+            lane, turn, _, key = await self._ready.get()
             if self._waiting.get(key) != lane:
                 continue
+            self._turn[lane] = turn
             del self._waiting[key]
             self._working[key] = time.monotonic()
             try:

@@ -134,3 +134,23 @@ async def test_a_reason_that_tells_all_is_logged_without_a_traceback(
     (record,) = caplog.records
     assert "422: spec.replicas: Invalid value; 1 in a row, again in" in record.getMessage()
     assert record.exc_info is None
+
+
+async def test_one_tenants_thousand_objects_keep_no_other_waiting() -> None:
+    passes: list[Key] = []
+
+    async def reconcile(key: Key) -> Pass:
+        passes.append(key)
+        if len(passes) == 10:
+            queue.add(late, Lane.NEW)
+        return Pass()
+
+    queue = WorkQueue(reconcile, 1)
+    crowd = [Key("FineTuneJob", "crowd", f"job-{number}") for number in range(1000)]
+    early, late = Key("FineTuneJob", "team", "early"), Key("FineTuneJob", "team", "late")
+    for key in (*crowd, early):
+        queue.add(key, Lane.NEW)
+    await run_until(queue, lambda: len(passes) == 1002)
+    assert passes.index(early) <= 1
+    assert passes.index(late) <= 12
+    assert [key for key in passes if key.namespace == "crowd"] == crowd
