@@ -44,6 +44,15 @@ def test_with_it_there_is_a_check_for_each_kind_in_the_namespace_of_argo_cd() ->
     assert [each for each in objects if each != checks] == plain
 
 
+def test_neither_helm_nor_argo_cd_takes_a_crd_and_all_its_objects_away() -> None:
+    crds = [each for each in rendered() if each["kind"] == "CustomResourceDefinition"]
+    assert len(crds) == len(Kind)
+    for each in crds:
+        annotations = each["metadata"]["annotations"]
+        assert annotations["helm.sh/resource-policy"] == "keep"
+        assert annotations["argocd.argoproj.io/sync-options"] == "Prune=false,Delete=false"
+
+
 @pytest.mark.parametrize("file", ["application.yaml", "applicationset.yaml"])
 def test_argo_cd_reads_every_field_of_the_examples(file: str) -> None:
     (manifest,) = documents(GITOPS / file)

@@ -278,8 +278,12 @@ def generated_files(root: Path) -> dict[Path, str]:
             **manifest,
             "metadata": {
                 **manifest["metadata"],
-                # Deleting a CRD deletes every object of its kind: uninstalling must not.
-                "annotations": {"helm.sh/resource-policy": "keep"},
+                # Deleting a CRD deletes every object of its kind: uninstalling must not, and
+                # neither must Argo CD when crds.install becomes false.
+                "annotations": {
+                    "helm.sh/resource-policy": "keep",
+                    "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+                },
             },
         }
         text = HEADER + CHART_HEAD + _to_yaml(kept) + CHART_TAIL
