@@ -34,7 +34,7 @@ def artifacts_stay(write: Write, truth: Truth) -> Iterator[str]:
 @of_writes
 def verdicts_stay(write: Write, truth: Truth) -> Iterator[str]:
     """A verdict in status stays as it is: of an EvalRun for good, of a FineTuneJob as long as its
-    artifact is the same."""
+    artifact is the same and its EvalRun was not made to forget and measure again."""
     if runs := _runs(write):
         before, after = runs
         kept = ("verdict", "adapter_digest", "results", "gates")
@@ -47,7 +47,10 @@ def verdicts_stay(write: Write, truth: Truth) -> Iterator[str]:
         same = old.artifact and new.artifact and old.artifact.digest == new.artifact.digest
         judged = old.evaluation and old.evaluation.verdict
         if same and judged and (new.evaluation is None or new.evaluation.verdict != judged):
-            yield f"{judged} became {new.evaluation}"
+            run = write.seen.get(Kind.EVAL_RUN, new.evaluation.name or "") if new.evaluation else {}
+            told = (run or {}).get("status", {}).get("verdict")
+            if new.evaluation is None or told != new.evaluation.verdict:
+                yield f"{judged} became {new.evaluation}"
 
 
 @of_writes
