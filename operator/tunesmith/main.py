@@ -50,6 +50,8 @@ ROOMS: dict[Kind, Room[Any, Any]] = {
         AdapterDeployment.from_object, observe_deployment, plan_deployment
     ),
 }
+#: In this time all watches have begun that begin, or begin again, together.
+WATCHES_BEGIN_SECONDS = 5.0
 #: What is watched; changes of children concern their owner.
 OURS = {MANAGED_BY: MANAGER}
 WATCHED = (
@@ -118,8 +120,10 @@ async def _follow(queue: WorkQueue, around: Surroundings) -> None:
     """See everything that is there, and from then on what changes."""
     await _look_at_all(queue, around)
     log.info("everything that is there has been seen")
-    watching = watch(WATCHED, around.settings.namespaces, partial(learn, queue, around.store))
-    await _first_of(watching, _look_again(queue, around))
+    listed = asyncio.Event()
+    told = partial(learn, queue, around.store)
+    watching = watch(WATCHED, around.settings.namespaces, told, listed.set)
+    await _first_of(watching, _look_again(queue, around, listed))
 
 
 async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
@@ -140,10 +144,14 @@ async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
         queue.add(key, Lane.ROUTINE)
 
 
-async def _look_again(queue: WorkQueue, around: Surroundings) -> None:
-    """Now and then: covers events that never came, and changes that no watch tells of."""
+async def _look_again(queue: WorkQueue, around: Surroundings, listed: asyncio.Event) -> None:
+    """Now and then, and soon after a watch began: covers events that never came, what went while
+    nobody watched, and changes that no watch tells of."""
     while True:
-        await asyncio.sleep(around.settings.resync.total_seconds())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(listed.wait(), around.settings.resync.total_seconds())
+            await asyncio.sleep(WATCHES_BEGIN_SECONDS)
+        listed.clear()
         try:
             await _look_at_all(queue, around)
         except (ApiError, OSError, TimeoutError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -23,8 +24,7 @@ UNDER_WAY = (SLOWLY, RETRIED, FAILED, SUSPENDED)
 
 
 async def struck_by(stage: Stage, strike: Strike, name: str) -> list[Outcome]:
-    for scenario in UNDER_WAY:
-        await stage.reference(scenario)
+    await asyncio.gather(*(stage.reference(scenario) for scenario in UNDER_WAY))
     disaster = Disaster(strike, len(UNDER_WAY))
     trials = [
         Trial(Group.CONTROL_PLANE, scenario, hand=disaster.hand, named=name)

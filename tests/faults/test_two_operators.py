@@ -44,7 +44,7 @@ async def test_an_operator_that_wakes_up_after_its_lease_undoes_nothing(
     writes = len((await stage.reference(JUDGED)).writes)
     points = [
         RequestFault(Effect.FREEZE, moment, number)
-        for number in range(1, writes + 1, 3)
+        for number in range(1, writes + 1, 4)
         for moment in Moment
     ]
     chosen = points[:1] if choice.selection else points

@@ -33,4 +33,10 @@ def concerned(raw: dict[str, Any]) -> Iterator[Key]:
     metadata = raw["metadata"]
     if raw["kind"] in OWNER_LABELS:
         yield Key(raw["kind"], metadata["namespace"], metadata["name"])
-    yield from owners(metadata["namespace"], metadata.get("labels", {}))
+    named = list(owners(metadata["namespace"], metadata.get("labels", {})))
+    yield from named
+    # Whose label a hand has taken away has its owner still, who has to miss it.
+    for each in metadata.get("ownerReferences", []):
+        key = Key(each["kind"], metadata["namespace"], each["name"])
+        if key.kind in OWNER_LABELS and key not in named:
+            yield key

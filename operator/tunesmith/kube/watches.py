@@ -30,12 +30,21 @@ class Watched:
 Told = Callable[[Object, bool], None]
 
 
-async def watch(resources: Iterable[Watched], namespaces: Sequence[str], told: Told) -> None:
-    """Until cancelled; in these namespaces, or in all if there are none."""
+async def watch(
+    resources: Iterable[Watched],
+    namespaces: Sequence[str],
+    told: Told,
+    listed: Callable[[], None],
+) -> None:
+    """Until cancelled; in these namespaces, or in all if there are none.
+
+    ``listed`` is called for what a watch found when it began, or began again: what had gone by then
+    nobody tells of.
+    """
     stop = asyncio.Event()
     operator = asyncio.ensure_future(
         kopf.operator(
-            registry=_registry(resources, told),
+            registry=_registry(resources, told, listed),
             settings=_settings(),
             standalone=True,
             clusterwide=not namespaces,
@@ -51,7 +60,9 @@ async def watch(resources: Iterable[Watched], namespaces: Sequence[str], told: T
         await operator
 
 
-def _registry(resources: Iterable[Watched], told: Told) -> kopf.OperatorRegistry:
+def _registry(
+    resources: Iterable[Watched], told: Told, listed: Callable[[], None]
+) -> kopf.OperatorRegistry:
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -72,6 +83,8 @@ def _registry(resources: Iterable[Watched], told: Told) -> kopf.OperatorRegistry
         )
         async def changed(event: kopf.RawEvent, **_: Any) -> None:
             told(cast(Object, event["object"]), event["type"] == "DELETED")
+            if event["type"] is None:
+                listed()
 
     return handlers
 

@@ -154,3 +154,10 @@ def test_a_label_without_a_name_makes_nobody_an_owner() -> None:
     metadata = {"name": "triage", "namespace": "team", "labels": labels}
     found = list(concerned({"kind": "FineTuneJob", "metadata": metadata}))
     assert found == [Key("FineTuneJob", "team", "triage"), Key("EvalRun", "team", "run")]
+
+
+def test_a_child_whose_label_was_taken_away_concerns_its_owner_still() -> None:
+    owner = {"kind": "FineTuneJob", "name": "triage", "uid": "uid-triage"}
+    metadata = {"name": "run", "namespace": "team", "ownerReferences": [owner]}
+    found = list(concerned({"kind": "EvalRun", "metadata": metadata}))
+    assert found == [Key("EvalRun", "team", "run"), Key("FineTuneJob", "team", "triage")]
