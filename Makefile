@@ -120,7 +120,9 @@ test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
 	@$(PYTHON) -m devcluster build-gitops
 	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy tests/model tests/gitops \
 		--ignore tests/unit/trainer
-	@$(ML_PYTHON) -m pytest tests/unit/trainer tests/stores
+	@# In a process of its own: how much memory a bomb may take depends on what was there before.
+	@$(ML_PYTHON) -m pytest tests/unit/trainer/test_hostile_*.py
+	@$(ML_PYTHON) -m pytest tests/unit/trainer tests/stores --ignore-glob="*/test_hostile_*"
 
 .PHONY: test-model
 test-model: $(BUILD)/venvs/operator ## Random histories against docs/invariants.md (7 minutes).

@@ -209,11 +209,14 @@ def test_more_rows_than_anybody_needs_are_not_taken_into_memory(
 
 
 def repeated_value(copies: int) -> bytes:
-    """One long text, written once, which so many rows refer to."""
+    """One long text, written once, which so many rows refer to: eight megabytes each.
+
+    Far more than the bound, as what the process has once used and freed is there for the taking.
+    """
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow.parquet import write_table
 
-    text = pyarrow.array(["x" * 1024**2])
+    text = pyarrow.array(["x" * 8 * 1024**2])
     column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * copies), text)
     sink = io.BytesIO()
     table = pyarrow.table({"prompt": column, "completion": ["a"] * copies})

@@ -30,7 +30,7 @@ MOST_MEMBERS = 10_000
 #: What archives of all kinds lead to, in tarfile and below it.
 MISTAKES = (
     *(tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError),
-    *(MemoryError, RecursionError),
+    *(MemoryError, RecursionError, LookupError),
 )
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
