@@ -34,8 +34,8 @@ async def struck_by(stage: Stage, strike: Strike, name: str) -> list[Outcome]:
 
 
 STRIKES: dict[str, Strike] = {
-    "API server hangs for 5 s": control_plane.pause_api_server(5),
     "API server hangs for 60 s": control_plane.pause_api_server(60),
+    "API server hangs for 5 s": control_plane.pause_api_server(5),
     "API server restarted": control_plane.restart_api_server,
     "etcd compacted": control_plane.compact_etcd,
     "etcd compacted and API server restarted": control_plane.compact_and_restart,
