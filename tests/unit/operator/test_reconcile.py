@@ -22,7 +22,7 @@ class Contested(Cluster):
     def __init__(self) -> None:
         pass
 
-    async def create(self, manifest: dict[str, Any]) -> None:
+    async def create(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
     async def list(self, *_: Any) -> list[dict[str, Any]]:
