@@ -145,15 +145,15 @@ test-fuzz: ## Ten thousand fuzzed objects against the real API server (8 minutes
 	$(OPERATOR_PYTHON) -m tests.fuzz.campaign $(OPTIONS)
 
 .PHONY: test-faults test-faults-quick
-test-faults: environments ## Faults at every write and around it, on simulated GPUs (15 minutes).
+test-faults: environments ## Faults at every write and around it, on simulated GPUs (13 minutes).
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory cluster; \
-	$(OPERATOR_PYTHON) -m pytest tests/faults -s
+	$(OPERATOR_PYTHON) -m pytest tests/faults -s $(OPTIONS)
 
 test-faults-quick: environments ## A few faults of each kind (2 minutes).
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory cluster; \
-	$(OPERATOR_PYTHON) -m pytest tests/faults -s --selection
+	$(OPERATOR_PYTHON) -m pytest tests/faults -s --selection $(OPTIONS)
 
 .PHONY: test-images
 test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.

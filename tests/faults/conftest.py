@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -29,6 +30,17 @@ Item = TypeVar("Item")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="what is chosen at random follows from it")
     parser.addoption("--selection", action="store_true", help="a few points of each kind only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a selection, one case of each test that has several."""
+    if not config.getoption("--selection"):
+        return
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        cases[item.nodeid.partition("[")[0]].append(item)
+    chance = random.Random(config.getoption("--seed"))
+    items[:] = [chance.choice(each) for each in cases.values()]
 
 
 @dataclass(frozen=True)

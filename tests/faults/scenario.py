@@ -23,7 +23,8 @@ ON_SIMULATED_NODES = {
     "nodeSelector": {"type": "kwok"},
     "tolerations": [{"key": "tunesmith.dev/simulated", "operator": "Exists"}],
 }
-PATIENCE_SECONDS = 60.0
+#: Longer than the longest pause of the API server.
+PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

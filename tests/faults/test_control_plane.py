@@ -34,6 +34,8 @@ async def struck_by(stage: Stage, strike: Strike, name: str) -> list[Outcome]:
 
 
 STRIKES: dict[str, Strike] = {
+    "API server hangs for 60 s": control_plane.pause_api_server(60),
+    "API server hangs for 5 s": control_plane.pause_api_server(5),
     "API server restarted": control_plane.restart_api_server,
     "etcd compacted": control_plane.compact_etcd,
     "etcd compacted and API server restarted": control_plane.compact_and_restart,
@@ -46,17 +48,6 @@ async def test_what_happens_to_the_control_plane_changes_no_end(
     stage: Stage, tally: Tally, name: str
 ) -> None:
     tally.require_right(await struck_by(stage, STRIKES[name], name))
-
-
-@pytest.mark.parametrize("seconds", [5, 60])
-async def test_an_api_server_that_hangs_costs_time_only(
-    stage: Stage, tally: Tally, choice: Choice, seconds: int
-) -> None:
-    if choice.selection and seconds > 5:
-        pytest.skip("a minute is for the whole suite")
-    strike = control_plane.pause_api_server(seconds)
-    name = f"API server hangs for {seconds} s"
-    tally.require_right(await struck_by(stage, strike, name))
 
 
 #: How far the clock is ahead. One that is behind by so much lets a retry wait for so much longer.

@@ -283,11 +283,14 @@ async def _write_status(around: Surroundings, source: Source, plan: Plan, now: d
 
 
 async def _look_again(around: Surroundings, source: Source) -> Pass:
-    """The watch may be slower than whoever changed the object."""
+    """The watch may be slower than whoever changed or deleted the object, or have missed it."""
     metadata = source.raw["metadata"]
     whose = metadata["namespace"], metadata["name"]
-    if newer := await around.cluster.get(source.raw["kind"], *whose):
-        around.learn(newer)
+    newer = await around.cluster.get(source.raw["kind"], *whose)
+    if newer is None:
+        around.store.remove(source.raw)
+        return Pass()
+    around.learn(newer)
     return Pass(requeue_after=AGAIN_SECONDS)
 
 

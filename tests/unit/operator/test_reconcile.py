@@ -22,7 +22,7 @@ class Contested(Cluster):
     def __init__(self) -> None:
         pass
 
-    async def create(self, manifest: dict[str, Any]) -> None:
+    async def create(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
     async def list(self, *_: Any) -> list[dict[str, Any]]:
@@ -30,6 +30,35 @@ class Contested(Cluster):
 
     async def apply_status(self, source: Any, status: Any) -> dict[str, Any]:
         raise ApiError(409, "the object has been modified")
+
+
+class Gone(Contested):
+    """The object was deleted, and no watch has told of it. A fake, for the same reason."""
+
+    async def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        return manifest
+
+    async def get(self, *_: Any) -> None:
+        return None
+
+    async def apply_status(self, source: Any, status: Any) -> dict[str, Any]:
+        raise ApiError(404, "not found")
+
+
+async def test_an_object_that_went_unseen_is_forgotten_and_not_tried_again() -> None:
+    made = plans.planned(plans.seen(given.finetunejob()))
+    raw: dict[str, Any] = {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": given.metadata("triage", resourceVersion="7"),
+    }
+    store, pods = Store(), PodHttp()
+    store.put(raw)
+    around = Surroundings(Gone(), store, pods, given.SETTINGS, lambda _: None)
+    outcome = await carry_out(around, Source(raw), made, given.NOW)
+    await pods.close()
+    assert outcome.requeue_after is None
+    assert store.get("FineTuneJob", "team", "triage") is None
 
 
 async def test_a_conflict_while_it_is_said_that_a_name_is_taken_is_no_error() -> None:
