@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
+import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -101,5 +102,5 @@ async def stage(no_other_operator: None, choice: Choice) -> AsyncIterator[Stage]
         history.start()
         folder = ROOT / "build" / "faults"
         shutil.rmtree(folder, ignore_errors=True)
-        yield Stage(connections, ApiServer(connections), history, folder, choice.seed)
+        yield Stage(connections, ApiServer(connections), history, folder, uuid.uuid4().hex[:6])
         await history.close()

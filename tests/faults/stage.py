@@ -30,8 +30,8 @@ AT_ONCE = 8
 END_SECONDS = 90.0
 #: Trouble that is no reason for the operator's process to end.
 NEVER_ENDS = {Group.WATCH, Group.HAND, Group.DELETION}
-#: The garbage collector's time.
-ORPHAN_SECONDS = 20.0
+#: The garbage collector's time: it learns of new definitions twice a minute.
+ORPHAN_SECONDS = 50.0
 STRIKE_SECONDS = 5.0
 
 
@@ -53,7 +53,8 @@ class Stage:
     api: ApiServer
     history: History
     folder: Path
-    seed: int
+    #: An earlier session's namespaces may still be going.
+    session: str
     _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _references: dict[str, asyncio.Task[Reference]] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -151,7 +152,7 @@ class Stage:
     @asynccontextmanager
     async def _run(self, fault: Fault | None, around: Around = as_it_is) -> AsyncIterator[Run]:
         """A namespace with an operator whose way to the API server leads through a proxy."""
-        namespace = f"faults-{self.seed}-{next(self._numbers)}"
+        namespace = f"faults-{self.session}-{next(self._numbers)}"
         folder = self.folder / namespace
         folder.mkdir(parents=True)
         proxy = Proxy(self.connections, fault)
