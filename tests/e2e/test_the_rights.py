@@ -9,6 +9,11 @@ from typing import Any
 from examples.demo.chain import ROOT
 from examples.demo.kubectl import Kubectl
 
+#: Asked for only where a watch lags behind what the operator knows: not in every run.
+WHERE_WATCHES_LAG = {
+    ("tunesmith.dev", "finetunejobs", "get"),
+    ("tunesmith.dev", "evalruns", "get"),
+}
 USER = "system:serviceaccount:tunesmith-system:tunesmith-operator"
 
 
@@ -38,7 +43,7 @@ def test_the_operator_used_every_right_it_has() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert granted - set(used()) == set()
+    assert granted - set(used()) - WHERE_WATCHES_LAG == set()
 
 
 def used() -> Iterator[tuple[str, str, str]]:
