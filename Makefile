@@ -114,7 +114,7 @@ lint: $(BUILD)/venvs/operator crds-check ## Format, lint, types, generated files
 	@$(OPERATOR_PYTHON) -m mypy $(PACKAGES) tests
 
 .PHONY: test-fast
-test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
+test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster (6 minutes, more the first time).
 	@$(PYTHON) -m devcluster packages
 	@$(PYTHON) -m devcluster build-s3
 	@$(PYTHON) -m devcluster build-gitops
@@ -125,7 +125,7 @@ test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster: a minute or two.
 	@$(ML_PYTHON) -m pytest tests/unit/trainer tests/stores --ignore-glob="*/test_hostile_*"
 
 .PHONY: test-model
-test-model: $(BUILD)/venvs/operator ## Random histories against docs/invariants.md (7 minutes).
+test-model: $(BUILD)/venvs/operator ## Random histories against docs/invariants.md, ten times as many.
 	@$(OPERATOR_PYTHON) -m pytest tests/model --hypothesis-profile many-histories \
 		--hypothesis-show-statistics
 
@@ -206,7 +206,7 @@ USUAL_PAUSES := --set operator.progressIntervalSeconds=10,operator.firstRetryDel
 
 # The cluster first: where it is refused, since another checkout's runs, nothing is to be removed.
 .PHONY: bench-operator
-bench-operator: ## A thousand jobs at once beside bare Jobs, five thousand at rest (12 minutes).
+bench-operator: ## A thousand jobs at once beside bare Jobs, five thousand at rest (long).
 	@$(MAKE) --no-print-directory cluster
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \

@@ -32,9 +32,9 @@ from tunesmith.kube.labels import MANAGED_BY, MANAGER
 from tunesmith.kube.lease import Lease, LeaseSettings
 from tunesmith.kube.parsing import readable_conditions
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.reader import CHILDREN, OWN, compare_with_lists
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
-from tunesmith.kube.watched import CHILDREN, OWN, compare_with_lists
 from tunesmith.kube.watches import Watched, watch
 from tunesmith.kube.workqueue import Lane, Pass, WorkQueue
 from tunesmith.settings import Settings, settings

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from hypothesis import strategies as st
 from tunesmith.api.verdict import Verdict
-from tunesmith.kube.watched import KEPT
+from tunesmith.kube.reader import KEPT
 
 from tests.model.connection import Faults
 from tests.model.manifests import JobShape

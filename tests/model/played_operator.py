@@ -15,9 +15,9 @@ from tunesmith.api.trainer_contract import ProgressReport
 from tunesmith.kube import key, reconcile
 from tunesmith.kube.labels import MANAGED_BY
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.reader import CHILDREN, KEPT, Reader, compare_with_lists
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
-from tunesmith.kube.watched import CHILDREN, KEPT, Reader, compare_with_lists
 from tunesmith.main import ROOMS
 
 from tests.model.api_server import NAMESPACE, OURS, ApiServer, Key, Object, View, Write

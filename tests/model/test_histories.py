@@ -6,7 +6,7 @@ import sys
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
-from tunesmith.kube.watched import KEPT
+from tunesmith.kube.reader import KEPT
 
 from tests.model import manifests
 from tests.model.api_server import Object

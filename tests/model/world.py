@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tunesmith.api.dataset import APPROVED_BY, APPROVED_DATA
 from tunesmith.api.evalrun import EvalState
 from tunesmith.api.objects import Kind
-from tunesmith.kube.watched import KEPT
+from tunesmith.kube.reader import KEPT
 
 from tests.model import of_attempts, of_results, of_serving
 from tests.model.api_server import ApiServer, Key, Object

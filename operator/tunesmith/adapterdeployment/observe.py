@@ -22,7 +22,7 @@ from tunesmith.kube.cluster import KEDA, ApiError, Object
 from tunesmith.kube.labels import is_controlled_by, owner_labels
 from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
-from tunesmith.kube.watched import Reader
+from tunesmith.kube.reader import Reader
 
 CHILD_KINDS = ("ConfigMap", "Service", "Deployment", "PodDisruptionBudget")
 

@@ -13,7 +13,7 @@ from tunesmith.kube.labels import is_controlled_by, owner_labels
 from tunesmith.kube.observed_attempt import is_behind, latest_attempt
 from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
-from tunesmith.kube.watched import Reader
+from tunesmith.kube.reader import Reader
 
 
 async def observe(reader: Reader, pods: PodHttp, run: EvalRun) -> Observed:

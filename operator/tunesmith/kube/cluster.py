@@ -1,6 +1,6 @@
 """The one place that talks to the API server: reads, server-side apply, status, events.
 
-Objects go in and out as plain JSON. Reads are live; ``watched`` has those that need no request.
+Objects go in and out as plain JSON. Reads are live; ``reader`` has those that need no request.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from tunesmith.kube.labels import ATTEMPT
 from tunesmith.kube.parsing import first_complaint, readable_conditions
 from tunesmith.kube.plan import Plan, Status
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.reader import Reader, WatchedReader
 from tunesmith.kube.store import Store
-from tunesmith.kube.watched import Reader, WatchedReader
 from tunesmith.kube.workqueue import Pass, PassFailed
 from tunesmith.settings import Settings
 
@@ -198,7 +198,7 @@ async def _is_there(cluster: Cluster, manifest: Object) -> bool:
     metadata = manifest["metadata"]
     labels = {key: each for key, each in metadata["labels"].items() if key != ATTEMPT}
     kind = manifest["kind"]
-    if kind in ("ConfigMap", "Service"):
+    if kind == "Service":
         found = await cluster.get(kind, metadata["namespace"], metadata["name"])
         same = [found] if found else []
     else:

@@ -4,8 +4,8 @@ A pass that reads from here costs the API server nothing. What is kept may lag b
 guarded (names that follow from the attempt, the resource version of a status), and where a plan
 would rest on something that is missing, the API server itself is asked (``Room.doubts``).
 
-Objects are kept without what no plan reads, as compressed JSON: a Job with its pod needs 2 KB
-instead of 60. A newer version replaces an older one and never the other way round.
+Objects are kept without what no plan reads, as compressed JSON, since there may be tens of
+thousands. A newer version replaces an older one and never the other way round.
 """
 
 from __future__ import annotations

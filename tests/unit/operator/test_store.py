@@ -9,8 +9,8 @@ from tunesmith.api.objects import Kind
 from tunesmith.kube.cluster import Page
 from tunesmith.kube.key import Key, concerned
 from tunesmith.kube.labels import PLAN, owner_labels
+from tunesmith.kube.reader import KEPT, compare_with_lists
 from tunesmith.kube.store import Store
-from tunesmith.kube.watched import KEPT, compare_with_lists
 
 from tests.unit.operator.given import Raw
 
