@@ -118,7 +118,7 @@ test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster (6 minutes, more the 
 	@$(PYTHON) -m devcluster packages
 	@$(PYTHON) -m devcluster build-s3
 	@$(PYTHON) -m devcluster build-gitops
-	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy tests/model tests/gitops \
+	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy tests/model tests/gitops tests/chart \
 		--ignore tests/unit/trainer
 	@# In a process of its own: how much memory a bomb may take depends on what was there before.
 	@$(ML_PYTHON) -m pytest tests/unit/trainer/test_hostile_*.py

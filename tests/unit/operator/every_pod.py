@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.adapterdeployment.merging import merge_job
+from tunesmith.adapterdeployment.objects import pod_labels
 from tunesmith.adapterdeployment.retirement import removal_job
 from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.adapterdeployment.serving_pod import ServingPod, serving_pod
@@ -26,13 +27,14 @@ def every_pod(
     settings: Settings = given.SETTINGS, base_model: given.Raw | None = None, **template: Any
 ) -> dict[str, given.Raw]:
     """Pod templates of objects with this base model and this spec.podTemplate."""
-    spec = {"baseModel": base_model or {"uri": given.BASE_URI}, "podTemplate": template}
+    spec: dict[str, Any] = {
+        "baseModel": base_model or {"uri": given.BASE_URI},
+        "podTemplate": template,
+    }
     deployment = given.adapterdeployment(**spec)
     adapter = Candidate("triage", "pvc://adapters/tuned/x", given.DIGEST)
     judged = JudgedAdapter(adapter.uri, adapter.digest)
-    serves = ServingPod(
-        {"tunesmith.dev/serves": "adapters"}, {}, "files", [mount(adapter.uri)], "s"
-    )
+    serves = ServingPod(pod_labels(deployment), {}, "files", [mount(adapter.uri)], "operator:1")
     batch_jobs = {
         "preparation": preparation_job(given.finetunejob(**spec), FIRST, settings),
         "training": trains(settings, **spec),

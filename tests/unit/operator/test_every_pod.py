@@ -58,7 +58,7 @@ def test_no_container_may_do_more_than_its_work(kind: str) -> None:
 @of_every_kind
 def test_the_platform_teams_pull_secrets_come_before_the_users_own(kind: str) -> None:
     settings = replace(given.SETTINGS, pull_secrets=("mirror", "second"))
-    own = {"imagePullSecrets": [{"name": "own"}, {"name": "mirror"}]}
+    own: dict[str, Any] = {"imagePullSecrets": [{"name": "own"}, {"name": "mirror"}]}
     pod = every_pod(settings, **own)[kind]
     names = [each["name"] for each in pod["spec"]["imagePullSecrets"]]
     assert names == ["mirror", "second", "own"]
@@ -106,7 +106,7 @@ def test_the_sidecar_sees_the_cache_where_it_looks_for_vllms_downloads() -> None
 
 
 def test_a_user_may_still_choose_another_mirror() -> None:
-    own = {"env": [{"name": "HF_ENDPOINT", "value": "https://own.example.com"}]}
+    own: dict[str, Any] = {"env": [{"name": "HF_ENDPOINT", "value": "https://own.example.com"}]}
     pod = every_pod(with_hub(MIRROR), HUB_MODEL, **own)["training"]
     assert main_environment(pod)["HF_ENDPOINT"] == "https://own.example.com"
 
