@@ -155,6 +155,12 @@ test-faults-quick: environments ## A few faults of each kind (2 minutes).
 	$(MAKE) --no-print-directory cluster; \
 	$(OPERATOR_PYTHON) -m pytest tests/faults -s --selection $(OPTIONS)
 
+.PHONY: test-rights
+test-rights: environments ## Each right of the operator taken away in turn: something breaks.
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory cluster; \
+	$(OPERATOR_PYTHON) -m pytest tests/faults/test_rights.py -s $(OPTIONS)
+
 .PHONY: test-images
 test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.
 	@$(PYTHON) -m devcluster packages --for-images
