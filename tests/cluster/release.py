@@ -23,7 +23,7 @@ NAME = "second"
 #: A field that the version before does not have.
 NEWER_FIELD = "ttlSecondsAfterFinished"
 #: What other field managers wrote, a `kubectl scale` for example, is overwritten.
-AS_WANTED = ("--force-conflicts", "--wait", "--timeout=90s")
+AS_WANTED = ("--force-conflicts", "--wait", "--timeout=120s")
 
 
 def helm(*arguments: str, values: Object | None = None) -> str:
@@ -68,19 +68,19 @@ class Release:
 
 
 @contextmanager
-def release_for(team: Kubectl, **values: Object) -> Iterator[Release]:
+def release_for(team: Kubectl, values: Object) -> Iterator[Release]:
     """Not yet installed; it looks after one namespace. The installed one neither acts meanwhile
     nor owns the definitions."""
     place = ("--namespace", INSTALLED_IN)
     found = yaml.safe_load(helm("get", "values", INSTALLED, *place, "--output", "yaml")) or {}
-    resting = ("--reuse-values", "--set", "operator.replicas=0,crds.install=false")
+    resting = ("--reset-then-reuse-values", "--set", "operator.replicas=0,crds.install=false")
     helm("upgrade", INSTALLED, str(CHART), *place, *resting, *AS_WANTED)
     operators = ("pod", "-l", "app.kubernetes.io/component=operator")
     Kubectl(INSTALLED_IN).run("wait", "--for=delete", *operators, "--timeout=60s")
     system = create_namespace(f"chart-{uuid.uuid4().hex[:6]}")
     operator = {"namespaces": [team.namespace], "replicas": 2}
     try:
-        yield Release(system, {"operator": operator, **values})
+        yield Release(system, {"operator": operator} | values)
     finally:
         helm("uninstall", NAME, "--namespace", system.namespace, "--ignore-not-found")
         system.run("delete", "namespace", system.namespace, "--wait=false")

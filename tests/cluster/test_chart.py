@@ -14,6 +14,7 @@ import pytest
 from examples.demo.chain import create_namespace
 from examples.demo.kubectl import Kubectl, Object
 from tests.cluster.release import NAME, NEWER_FIELD, Release, previous_chart, release_for
+from tests.cluster.test_faults import GOOD_ROWS, cached_model, copy_in
 from tests.cluster.test_stages import (
     finetunejob,
     finish,
@@ -53,8 +54,8 @@ def definition_knows(field: str) -> bool:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The version before, for one namespace, with two replicas; a job trains."""
-    policy = {"enabled": True}
-    with namespace_of_players("chart") as team, release_for(team, networkPolicy=policy) as release:
+    values = {"networkPolicy": {"enabled": True}, "huggingFace": {"cache": "pvc://library/hub"}}
+    with namespace_of_players("chart") as team, release_for(team, values) as release:
         release.bring(previous_chart(tmp_path_factory.mktemp("previous")))
         elsewhere = create_namespace(f"{team.namespace}-not")
         elsewhere.apply(finetunejob("lasting"))
@@ -94,6 +95,24 @@ def test_it_asks_for_nothing_outside_its_namespaces(installed: Stage) -> None:
 def test_the_policies_of_its_namespace_are_there(installed: Stage) -> None:
     names = {each["metadata"]["name"] for each in installed.team.list("networkpolicies")}
     assert {f"{NAME}-trainers", f"{NAME}-servers"} <= names
+
+
+def test_a_model_of_the_hub_is_found_in_the_platform_teams_cache(installed: Stage) -> None:
+    """With the real trainer, which reads the model to prepare the data for it."""
+    team = installed.team
+    copy_in(team, cached_model("hub") | {"rows.jsonl": GOOD_ROWS.encode()})
+    job = finetunejob(
+        "from-the-cache",
+        baseModel={"uri": "hf://team/tiny"},
+        dataset={"uri": "pvc://library/rows.jsonl", "review": {"required": True}},
+        training={"maxLength": 256},
+        resources={"gpus": 0, "memory": "2Gi"},
+        podTemplate={},
+    )
+    team.apply(job)
+    until_state(team, "from-the-cache", "AwaitingReview", 90)
+    (pod,) = team.list("pods", "tunesmith.dev/finetunejob=from-the-cache")
+    assert not [key for key in pod["metadata"]["labels"] if "reaches" in key]
 
 
 def test_one_of_two_replicas_acts_and_the_other_takes_over_at_once(installed: Stage) -> None:
