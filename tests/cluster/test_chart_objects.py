@@ -79,17 +79,19 @@ def test_whoever_may_edit_a_namespace_has_our_kinds_there_and_whoever_may_view_s
     kubectl: Kubectl,
 ) -> None:
     for role in ("edit", "view"):
-        person = ("--clusterrole", role, "--user", f"{role}or")
+        person = ("--clusterrole", role, "--user", role)
         kubectl.run("create", "rolebinding", role, *person)
 
-    def may(person: str, verb: str, kind: str) -> bool:
-        asked = ("auth", "can-i", verb, f"{kind}.tunesmith.dev", "--as", person)
+    def may(person: str, verb: str, subresource: str = "") -> bool:
+        part = (f"--subresource={subresource}",) if subresource else ()
+        asked = ("auth", "can-i", verb, "finetunejobs.tunesmith.dev", *part, "--as", person)
         try:
             return kubectl.run(*asked).strip() == "yes"
         except KubectlError:
             return False
 
-    assert may("editor", "create", "finetunejobs")
-    assert may("viewor", "get", "finetunejobs")
-    assert not may("viewor", "create", "finetunejobs")
-    assert not may("editor", "patch", "finetunejobs/status")
+    assert may("edit", "create")
+    assert may("edit", "patch")
+    assert may("view", "get")
+    assert not may("view", "create")
+    assert not may("edit", "patch", "status")
