@@ -103,12 +103,19 @@ crds: $(BUILD)/venvs/operator ## Generate the CRDs from the API models.
 crds-check: $(BUILD)/venvs/operator
 	@$(OPERATOR_PYTHON) -m tunesmith.api.crd --check
 
+.PHONY: reference reference-check
+reference: $(BUILD)/venvs/operator ## Generate docs/reference.md from the API models.
+	@$(OPERATOR_PYTHON) -m tunesmith.api.reference
+
+reference-check: $(BUILD)/venvs/operator
+	@$(OPERATOR_PYTHON) -m tunesmith.api.reference --check
+
 # --- checks and tests ----------------------------------------------------------------------------
 
 PACKAGES := operator/tunesmith trainer_image/tunesmith_trainer devcluster/devcluster
 
 .PHONY: lint
-lint: $(BUILD)/venvs/operator crds-check ## Format, lint, types, generated files.
+lint: $(BUILD)/venvs/operator crds-check reference-check ## Format, lint, types, generated files.
 	@$(OPERATOR_PYTHON) -m ruff format --check --quiet .
 	@$(OPERATOR_PYTHON) -m ruff check --quiet .
 	@$(OPERATOR_PYTHON) -m mypy $(PACKAGES) tests
