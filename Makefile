@@ -144,6 +144,13 @@ test-cluster: install ## Against the real API server and kubelet.
 test-e2e: install ## Real training, evaluation and serving, with the operator killed in between.
 	@$(OPERATOR_PYTHON) -m pytest tests/e2e -v --durations=12
 
+.PHONY: new-user
+new-user: environments ## The quick start's own commands on a fresh cluster, timed.
+	@$(MAKE) --no-print-directory cluster
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory images; \
+	$(OPERATOR_PYTHON) -m tests.e2e.quick_start
+
 .PHONY: test-fuzz
 test-fuzz: ## Ten thousand fuzzed objects against the real API server (8 minutes).
 	@$(MAKE) --no-print-directory cluster

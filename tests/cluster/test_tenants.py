@@ -15,6 +15,7 @@ import pytest
 from examples.demo.chain import create_namespace
 from examples.demo.kubectl import Kubectl, KubectlError, Object
 from tests.cluster.test_stages import until
+from tests.unit.docs.pages import page
 
 #: What never may be seen outside a Secret.
 CANARY = "canary-4f1c9e07-of-a-secret"
@@ -28,6 +29,17 @@ RUN: Object = {
         "adapter": {"uri": "pvc://none/adapter", "digest": STATUS["adapterDigest"]},
         "suites": [{"name": "own", "dataset": {"uri": "pvc://none/questions.jsonl"}}],
         "outputUri": "pvc://none/evaluations",
+    },
+}
+JOB: Object = {
+    "apiVersion": "tunesmith.dev/v1alpha1",
+    "kind": "FineTuneJob",
+    "metadata": {"name": "made"},
+    "spec": {
+        "baseModel": {"uri": "pvc://none/model"},
+        "dataset": {"uri": "pvc://none/rows.jsonl", "review": {"required": True}},
+        "output": {"uri": "pvc://none"},
+        "suspend": True,
     },
 }
 DEPLOYMENT: Object = {
@@ -115,6 +127,23 @@ def test_a_tenant_that_may_only_look_writes_nothing(editor: Tenant, viewer: Tena
     refused(viewer, "annotate", "evalrun", "forged", "tunesmith.dev/approved-by=viewor")
 
 
+def test_makers_do_not_approve_and_reviewers_do_not_make(namespace: Kubectl) -> None:
+    """With the two Roles that the security page shows."""
+    shown = [each for each in page("threat-model.md").blocks("yaml") if "kind: Role" in each]
+    roles = "\n".join(shown).replace("namespace: support", f"namespace: {namespace.namespace}")
+    namespace.run("apply", "-f", "-", stdin=roles)
+    for role in ("makers", "reviewers"):
+        namespace.run("create", "rolebinding", role, f"--role={role}", f"--user={role}")
+    maker, reviewer = Tenant(namespace, "makers"), Tenant(namespace, "reviewers")
+    until(lambda: may(reviewer, "patch", "finetunejobs.tunesmith.dev"))
+    maker("create", "-f", "-", stdin=json.dumps(JOB))
+    refused(maker, "annotate", "finetunejob", "made", "tunesmith.dev/approved-by=makers")
+    reviewer("annotate", "finetunejob", "made", "tunesmith.dev/approved-by=reviewers")
+    with pytest.raises(KubectlError, match="forbidden"):
+        reviewer("create", "-f", "-", stdin=json.dumps({**JOB, "metadata": {"name": "other"}}))
+    refused(reviewer, "delete", "finetunejob", "made")
+
+
 def test_a_tenant_has_no_right_in_another_namespace(editor: Tenant) -> None:
     for resource in ("evalruns.tunesmith.dev", "persistentvolumeclaims", "pods", "secrets"):
         refused(editor, "get", resource, "--namespace=default")
@@ -136,8 +165,7 @@ def test_no_secret_is_seen_outside_its_secret(namespace: Kubectl) -> None:
         "output": {"uri": "s3://bucket/out", "secretRef": {"name": "keys"}},
         "resources": {"gpus": 0, "cpu": "50m", "memory": "1Gi"},
     }
-    job = {**RUN, "kind": "FineTuneJob", "metadata": {"name": "leaky"}, "spec": spec}
-    namespace.apply(job)
+    namespace.apply({**JOB, "metadata": {"name": "leaky"}, "spec": spec})
     namespace.wait("finetunejob/leaky", "Stalled", 120)
     everything = ("finetunejobs,evalruns,jobs,pods,configmaps,events", "-o", "yaml")
     left = namespace.run("get", *everything, "--show-managed-fields")

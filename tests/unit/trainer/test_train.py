@@ -85,7 +85,7 @@ def test_no_credential_is_in_anything_that_training_leaves(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """They are in the pod's environment; lineage, report, metrics and checkpoints are for others."""
+    """They are in the pod's environment; what it leaves is for others to read."""
     canary = "canary-4f1c9e07"
     for name in ("HF_TOKEN", "DATASET_AWS_SECRET_ACCESS_KEY", "OUTPUT_AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, canary)
