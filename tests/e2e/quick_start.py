@@ -2,7 +2,7 @@
 
     python -m tests.e2e.quick_start
 
-on a cluster of `make cluster` with the images of `make images`. It writes build/bench/new-user.json.
+on a cluster of `make cluster` with the images of `make images`; writes build/bench/new-user.json.
 """
 
 from __future__ import annotations

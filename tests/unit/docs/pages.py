@@ -32,9 +32,10 @@ class Page:
         """Without its blocks of code."""
         return FENCE.sub("", self.text)
 
-    def blocks(self, language: str) -> Iterator[str]:
+    def blocks(self, language: str, word: str | None = None) -> Iterator[str]:
+        """The blocks in a language; with a word, those that it stands beside."""
         for found in FENCE.finditer(self.text):
-            if found[1] == language:
+            if found[1] == language and word in (None, found[2].strip()):
                 yield found[3]
 
     def anchors(self) -> set[str]:
