@@ -291,6 +291,8 @@ ADAPTER_DEPLOYMENTS: list[tuple[Object, str]] = [
     ({"server.maxLoras": 0}, "server.maxLoras must be between 1 and 256"),
     ({"server.arguments": {"host": "0.0.0.0"}}, "server.arguments may hold: block-size"),
     ({"server.arguments": {"enable-lora": "false"}}, "server.arguments may hold: block-size"),
+    ({"server.arguments": {"trust-remote-code": "true"}}, "server.arguments may hold: block-size"),
+    ({"server.arguments": {"load-format": "pt"}}, "others read pickles, which can carry programs"),
     ({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}, "must not be larger than"),
     ({"strategy": "Merged", "baseReplicas": 1}, "baseReplicas must be 0 with strategy Merged"),
     ({"strategy": "Both"}, 'supported values: "Adapters", "Merged", "Auto"'),

@@ -39,6 +39,7 @@ from tunesmith.adapterdeployment.selection import (
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.reasons import NotServedReason
 from tunesmith.api.serving_contract import (
     SERVER_FILE,
     AdapterReport,
@@ -322,7 +323,8 @@ def _only_one(selection: Selection, deployment: AdapterDeployment) -> Selection:
         "Adapters, or give this one an AdapterDeployment of its own."
     )
     others = [
-        RejectedAdapter(name=each, reason="OneAdapterOnly", message=message) for each in names[1:]
+        RejectedAdapter(name=each, reason=NotServedReason.ONE_ADAPTER_ONLY, message=message)
+        for each in names[1:]
     ]
     served = {name: selection.served[name] for name in names[:1]}
     return Selection(served, [*selection.rejected, *others])

@@ -19,6 +19,7 @@ from tunesmith.api import GROUP, VERSION
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.generated import write_or_check
 
 Schema = dict[str, Any]
 
@@ -131,10 +132,10 @@ DEFINITIONS = [
 def structural_schema(model: type[BaseModel]) -> Schema:
     """The model's schema as the API server accepts it."""
     source = model.model_json_schema(mode="validation", by_alias=True)
-    return _convert(source, source.get("$defs", {}), _rules_by_name(model))
+    return _convert(source, source.get("$defs", {}), rules_by_name(model))
 
 
-def _rules_by_name(model: type[BaseModel]) -> dict[str, list[dict[str, str]]]:
+def rules_by_name(model: type[BaseModel]) -> dict[str, list[dict[str, str]]]:
     """CEL rules of every model reachable from this one, by the model's name."""
     found: dict[str, list[dict[str, str]]] = {}
     waiting: list[Any] = [model]
@@ -152,7 +153,7 @@ def _rules_by_name(model: type[BaseModel]) -> dict[str, list[dict[str, str]]]:
 def _convert(
     source: Schema, definitions: dict[str, Schema], rules: dict[str, list[dict[str, str]]]
 ) -> Schema:
-    source = _without_null(source)
+    source = without_null(source)
     if "$ref" in source:
         name = source["$ref"].rsplit("/", 1)[1]
         target = _convert({"title": name, **definitions[name]}, definitions, rules)
@@ -193,7 +194,7 @@ def _own_keywords(
     return result
 
 
-def _without_null(source: Schema) -> Schema:
+def without_null(source: Schema) -> Schema:
     """``anyOf: [T, null]`` is how pydantic says optional; the API server says it by absence."""
     match source:
         case {"anyOf": [chosen, {"type": "null"}], **rest}:
@@ -296,20 +297,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="root of the checkout")
     parser.add_argument("--check", action="store_true", help="fail when a file is stale")
     arguments = parser.parse_args()
-    stale = []
-    for path, content in generated_files(arguments.root).items():
-        if path.exists() and path.read_text() == content:
-            continue
-        stale.append(path)
-        if not arguments.check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
-            print(f"wrote {path}")
-    if stale and arguments.check:
-        names = ", ".join(str(each.relative_to(arguments.root)) for each in stale)
-        print(f"stale, run `make crds`: {names}", file=sys.stderr)
-        return 1
-    return 0
+    return write_or_check(generated_files(arguments.root), "make crds", check_only=arguments.check)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from datetime import datetime
 from tunesmith.api.evaluation_suite import OnInconclusive
 from tunesmith.api.finetunejob import FineTuneJobStatus, JobState
 from tunesmith.api.job_evaluation import JobPreflight
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.finetunejob import expiry, memory, preflight, preparation, review, suspension
 from tunesmith.finetunejob.decision import FINISHED, Decision, Object, Observed, Results, results
 from tunesmith.finetunejob.guidance import warnings
@@ -137,7 +138,7 @@ def _findings(
     items = _held_out_items(observed, found, base)
     unusual = warnings(observed.job.spec, found.dataset, items)
     if told := [*unusual, *(data.warnings if data else ())]:
-        findings.append(holds("Warning", "OutsideProvenRange", " ".join(told)))
+        findings.append(holds("Warning", ConditionReason.OUTSIDE_PROVEN_RANGE, " ".join(told)))
     return findings
 
 

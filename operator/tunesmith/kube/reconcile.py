@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tunesmith.api.locations import LocationError
 from tunesmith.api.objects import Condition
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.kube.cluster import ApiError, Cluster, Object
 from tunesmith.kube.conditions import fails, holds, updated
 from tunesmith.kube.events import announcements, event_object
@@ -151,7 +152,7 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
             log.info("%s: again when it is gone", error)
             return Pass(requeue_after=NAME_TAKEN_SECONDS)
         message = f"{error}. Delete it or give it another name; this goes on by itself then."
-        await _say_stalled(cluster, source, "NameTaken", message, now)
+        await _say_stalled(cluster, source, ConditionReason.NAME_TAKEN, message, now)
         return Pass(requeue_after=around.settings.progress_interval.total_seconds())
     except ApiError as error:
         if error.namespace_terminating:
@@ -159,7 +160,7 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
             return Pass()
         if error.status in REFUSALS:
             message = f"The API server refused what this object needs: {error.message[:2000]}"
-            await _say_stalled(cluster, source, "Refused", message, now)
+            await _say_stalled(cluster, source, ConditionReason.REFUSED, message, now)
         raise
     return await _write_status(around, source, plan, now)
 
@@ -221,7 +222,7 @@ async def _say_stalled(
     """A child cannot be made: a quota, a policy or a value is in the way, or its name is taken."""
     findings = [
         holds("Stalled", reason, message),
-        fails("Reconciling", "Waiting", "Waits; see the condition Stalled."),
+        fails("Reconciling", ConditionReason.WAITING, "Waits; see the condition Stalled."),
     ]
     generation = int(source.raw["metadata"].get("generation", 1))
     told = updated(source.conditions, findings, generation, now)
@@ -249,8 +250,8 @@ async def _say_unreadable(around: Surroundings, raw: Object, complaint: str) -> 
         f"apply it anew, mended. `kubectl explain {kind.lower()}` says what belongs there."
     )
     findings = [
-        fails("Reconciling", "Unreadable", "Waits; see the condition Stalled."),
-        holds("Stalled", "Unreadable", message),
+        fails("Reconciling", ConditionReason.UNREADABLE, "Waits; see the condition Stalled."),
+        holds("Stalled", ConditionReason.UNREADABLE, message),
     ]
     generation = int(metadata.get("generation", 1))
     told = updated(readable_conditions(raw), findings, generation, datetime.now(UTC))

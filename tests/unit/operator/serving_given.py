@@ -114,7 +114,7 @@ def is_still_loading(adapter: DesiredAdapter) -> AdapterReport:
     return AdapterReport(model=adapter.model, digest=adapter.digest, state=AdapterState.LOADING)
 
 
-def refuses(name: str) -> Says:
+def refuses(name: str, reason: str = "NotFinite") -> Says:
     """Refuses this adapter, and holds all others."""
 
     def says(adapter: DesiredAdapter) -> AdapterReport:
@@ -123,7 +123,7 @@ def refuses(name: str) -> Says:
         return holds_it(adapter).model_copy(
             update={
                 "state": AdapterState.REFUSED,
-                "reason": "NotFinite",
+                "reason": reason,
                 "message": "The training diverged.",
             }
         )
