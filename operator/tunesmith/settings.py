@@ -13,7 +13,7 @@ from pathlib import Path
 from kubernetes.utils.quantity import parse_quantity
 
 from tunesmith.api.evaluation_suite import BenchmarkSize
-from tunesmith.api.locations import PVC_PATTERN
+from tunesmith.api.locations import PVC_FOLDER_PATTERN, PVC_PATTERN
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -28,6 +28,17 @@ class GeneralKnowledge:
 
 
 @dataclass(frozen=True)
+class HubAccess:
+    """How pods come to what lies on the Hugging Face Hub."""
+
+    #: A mirror that speaks the hub's protocol; empty: the hub itself.
+    endpoint: str = ""
+    #: pvc:// folder laid out as the hub's cache, on a claim of each namespace. Nothing is fetched
+    #: then. None: there is no such cache.
+    cache: str | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Values of the chart, as they reach the operator."""
 
@@ -39,6 +50,9 @@ class Settings:
     #: The namespaces that are looked after; empty: all.
     namespaces: tuple[str, ...] = ()
     image_pull_policy: str = "IfNotPresent"
+    #: Secrets for pulling our images, in every namespace in which we make pods.
+    pull_secrets: tuple[str, ...] = ()
+    hub: HubAccess = HubAccess()
     #: Memory of one GPU of this cluster, for jobs that do not say.
     gpu_memory: str = "80Gi"
     #: Where KEDA finds vLLM's metrics; empty: there is no autoscaling.
@@ -79,6 +93,8 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         prometheus_address=environment.get("TUNESMITH_PROMETHEUS_ADDRESS", ""),
         general_knowledge=_general_knowledge(environment),
         image_pull_policy=environment.get("TUNESMITH_IMAGE_PULL_POLICY", "IfNotPresent"),
+        pull_secrets=tuple(environment.get("TUNESMITH_PULL_SECRETS", "").split()),
+        hub=_hub(environment),
         workers=int(environment.get("TUNESMITH_WORKERS", "16")),
         health_port=int(environment.get("TUNESMITH_HEALTH_PORT", "8080")),
         resync=seconds("RESYNC", Settings.resync),
@@ -109,6 +125,22 @@ def _general_knowledge(environment: Mapping[str, str]) -> GeneralKnowledge | Non
             "for the hub"
         )
     return None if size == "Off" else GeneralKnowledge(BenchmarkSize(size), data)
+
+
+def _hub(environment: Mapping[str, str]) -> HubAccess:
+    endpoint = environment.get("TUNESMITH_HUB_ENDPOINT", "")
+    cache = environment.get("TUNESMITH_HUB_CACHE") or None
+    if endpoint and not re.match(r"https?://[^/\s]+", endpoint):
+        raise SystemExit(
+            f"TUNESMITH_HUB_ENDPOINT is {endpoint!r}: write the address of a mirror, such as "
+            "https://hub.example.com, or nothing for the hub"
+        )
+    if cache and not re.match(PVC_FOLDER_PATTERN, cache):
+        raise SystemExit(
+            f"TUNESMITH_HUB_CACHE is {cache!r}: write pvc://CLAIM or pvc://CLAIM/FOLDER, or "
+            "nothing for no cache"
+        )
+    return HubAccess(endpoint, cache)
 
 
 def _own_namespace() -> str:

@@ -77,7 +77,6 @@ def merge_job(
         resources=Resources(gpus=0, cpu=spec.resources.cpu, memory=spec.resources.memory),
         # The pods' image and environment are vLLM's.
         template=spec.pod_template.model_copy(update={"image": None, "env": []}),
-        image=settings.trainer_image,
-        image_pull_policy=settings.image_pull_policy,
+        settings=settings,
     ).objects()
     return labelled(objects, candidate, Purpose.MERGE)

@@ -75,7 +75,6 @@ def removal_job(
         sources=[adapter],
         resources=Resources(gpus=0, cpu="50m", memory="512Mi"),
         template=template.model_copy(update={"image": None, "env": []}),
-        image=settings.trainer_image,
-        image_pull_policy=settings.image_pull_policy,
+        settings=settings,
     ).objects()
     return labelled(objects, candidate, Purpose.REMOVAL)

@@ -48,8 +48,7 @@ def preparation_job(job: FineTuneJob, start: Start, settings: Settings) -> list[
             memory=spec.resources.memory or DEFAULT_MEMORY,
         ),
         template=spec.pod_template,
-        image=settings.trainer_image,
-        image_pull_policy=settings.image_pull_policy,
+        settings=settings,
         active_deadline_seconds=spec.active_deadline_seconds,
         labels={STAGE: JobStage.PREPARE},
     ).objects()
