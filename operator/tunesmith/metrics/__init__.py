@@ -1,0 +1,1 @@
+"""What the operator tells Prometheus about itself and about the objects it looks after."""
