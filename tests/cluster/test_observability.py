@@ -33,7 +33,7 @@ def pods() -> list[str]:
 
 def scrape(pod: str) -> Told:
     """/metrics as Prometheus gets it, through the API server's own proxy."""
-    path = f"/api/v1/namespaces/{SYSTEM.namespace}/pods/{pod}:health/proxy/metrics"
+    path = f"/api/v1/namespaces/{SYSTEM.namespace}/pods/{pod}:8080/proxy/metrics"
     return Told(SYSTEM.run("get", "--raw", path).encode())
 
 
@@ -51,6 +51,13 @@ def told(kubectl: Kubectl, name: str, metric: str) -> list[dict[str, str]]:
     """The labels with which a metric names this job."""
     whose = {"namespace": kubectl.namespace, "name": name}
     return [each for each in leader().labels(metric) if each.items() >= whose.items()]
+
+
+def warnings(kubectl: Kubectl, name: str) -> list[str]:
+    """The reasons of the Events that warn of an object."""
+    chosen = f"--field-selector=type=Warning,involvedObject.name={name}"
+    found = json.loads(kubectl.run("get", "events", chosen, "-o", "json"))
+    return [each["reason"] for each in found["items"]]
 
 
 def test_a_job_is_told_of_as_it_stands_until_it_is_gone(team: Kubectl) -> None:
@@ -89,6 +96,7 @@ def test_a_job_that_failed_and_one_that_waits_for_somebody_are_named(team: Kubec
     team.apply(finetunejob("fails", played="DoesNotFit"))
     (failed,) = until(lambda: told(team, "fails", "tunesmith_failed_timestamp_seconds"))
     assert (failed["kind"], failed["state"]) == (JOB, "Failed")
+    until(lambda: "DoesNotFit" in warnings(team, "fails"))
     (waits,) = until(lambda: told(team, "waits", "tunesmith_stalled"))
     assert waits["reason"] == seen(team, "waits").stalled
 
