@@ -37,7 +37,10 @@ from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
 from tunesmith.kube.watches import Watched, watch
 from tunesmith.kube.workqueue import Lane, Pass, WorkQueue
+from tunesmith.logs import configure_logs
+from tunesmith.metrics.exposition import Exposition
 from tunesmith.settings import Settings, settings
+from tunesmith.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     queue = WorkQueue(reconcile, chosen.workers)
     around = Surroundings(cluster, store, pods, chosen, partial(learn, queue, store))
     lease = Lease(cluster, LeaseSettings(chosen.operator_namespace, chosen.identity))
-    health = HealthServer(chosen.health_port, queue, lease)
+    health = HealthServer(chosen.health_port, queue, lease, Exposition(store, queue, lease))
     await health.start()
     try:
         if await _first_of(lease.acquire(), stop.wait()) == 0:
@@ -183,14 +186,11 @@ async def _run(chosen: Settings) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # kopf tells of every event that reached the queue.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     chosen = settings()
+    configure_logs(chosen.log_format)
     log.info("tunesmith %s starts as %s", __version__, chosen.identity)
-    asyncio.run(_run(chosen))
+    with traced(chosen.tracing_endpoint):
+        asyncio.run(_run(chosen))
 
 
 if __name__ == "__main__":

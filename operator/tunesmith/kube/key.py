@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,10 @@ class Key:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
+
+
+#: Whom the pass that runs here is about; log lines say so.
+CURRENT: ContextVar[Key | None] = ContextVar("current", default=None)
 
 
 def owners(namespace: str, labels: Mapping[str, str]) -> Iterator[Key]:

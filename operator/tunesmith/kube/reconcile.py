@@ -24,6 +24,7 @@ from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.reader import Reader, WatchedReader
 from tunesmith.kube.store import Store
 from tunesmith.kube.workqueue import Pass, PassFailed
+from tunesmith.metrics.results import count_results
 from tunesmith.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ async def one_pass(room: Room[Thing, Seen], around: Surroundings, key: Key) -> P
             return await _say_unreadable(around, source.raw, first_complaint(error))
         return await carry_out(around, source, plan, now)
     except ApiError as error:
-        raise PassFailed(str(error)) from error
+        raise PassFailed(str(error), f"Http{error.status}") from error
 
 
 async def _observed(
@@ -273,6 +274,7 @@ async def _write_status(around: Surroundings, source: Source, plan: Plan, now: d
     if status != without_empty(raw.get("status", {})):
         try:
             around.learn(await cluster.apply_status(raw, status))
+            count_results(raw, status)
         except ApiError as error:
             if error.conflict or error.not_found:
                 # Somebody changed or deleted the object meanwhile: look again, it is no error.

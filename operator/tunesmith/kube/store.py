@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -108,6 +108,14 @@ class Store:
     def all_keys(self, kind: Kind) -> list[Key]:
         """The objects of ours of a kind in all namespaces."""
         return [Key(*place) for place in self._kept if place.kind == kind]
+
+    def versions(self, kind: Kind) -> Iterator[tuple[Key, int]]:
+        """The objects of ours of a kind, and the latest known version of each."""
+        for (each, namespace), names in self._names.items():
+            if each == kind:
+                for name in names:
+                    version = self._kept[_Place(each, namespace, name)].version
+                    yield Key(each, namespace, name), version
 
     def begin_listing(self) -> None:
         """From here on it is noted what goes, as a list that is under way may still have it."""
