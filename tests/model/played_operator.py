@@ -15,6 +15,7 @@ from tunesmith.api.trainer_contract import ProgressReport
 from tunesmith.kube import key, reconcile
 from tunesmith.kube.labels import MANAGED_BY
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.policies import Defaults
 from tunesmith.kube.reader import CHILDREN, KEPT, Reader, compare_with_lists
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
@@ -138,9 +139,9 @@ def _watched(room: Room[Any, Any], seen: _Seen) -> Room[Any, Any]:
         seen.subject = raw
         return room.parse(raw)
 
-    async def observe(reader: Reader, pods: PodHttp, parsed: Any) -> Any:
+    async def observe(reader: Reader, pods: PodHttp, parsed: Any, given: Defaults) -> Any:
         seen.reads(reader)
-        return await room.observe(reader, pods, parsed)
+        return await room.observe(reader, pods, parsed, given)
 
     return replace(room, parse=parse, observe=observe)
 

@@ -19,11 +19,13 @@ from tunesmith.adapterdeployment.retirement import removal_job
 from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.adapterdeployment.status import Errands, status_of
 from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.api.objects import PodTemplate
 from tunesmith.api.serving_status import AdapterDeploymentStatus, ServingState, VersionState
 from tunesmith.kube.advance import Advance
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.conditions import find
 from tunesmith.kube.plan import Object, Plan
+from tunesmith.kube.policies import placed
 from tunesmith.settings import Settings
 
 #: While something is on its way it is looked at often: a look costs one request per replica.
@@ -60,7 +62,7 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
 def _jobs(
     observed: Observed,
     errands: Errands,
-    build: Callable[[AdapterDeployment, Candidate, Start, Settings], list[Object]],
+    build: Callable[[AdapterDeployment, Candidate, Start, PodTemplate, Settings], list[Object]],
     settings: Settings,
 ) -> list[Object]:
     """The Jobs that are to be started now."""
@@ -68,8 +70,20 @@ def _jobs(
         manifest
         for errand, advance in errands
         if advance.start
-        for manifest in build(observed.deployment, errand.candidate, advance.start, settings)
+        for manifest in build(
+            observed.deployment,
+            errand.candidate,
+            advance.start,
+            _template(observed),
+            settings,
+        )
     ]
+
+
+def _template(observed: Observed) -> PodTemplate:
+    """Of Jobs. The image and environment that the spec names are vLLM's."""
+    own = observed.deployment.spec.pod_template.model_copy(update={"image": None, "env": []})
+    return placed(own, observed.given.trainer)
 
 
 def _is_unloading(observed: Observed) -> bool:

@@ -117,8 +117,8 @@ def _judge_job(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | R
         return _rejected(name, "NotAnAdapter", message)
     if served_name == base_model_name(deployment):
         return _rejected(name, "NameTaken", NAME_TAKEN)
-    if parse_location(job.spec.output.uri).scheme is not Scheme.PVC:
-        return _rejected(name, "NotOnClaim", _not_on_claim(job))
+    if job.output and parse_location(job.output.uri).scheme is not Scheme.PVC:
+        return _rejected(name, "NotOnClaim", _not_on_claim(job, job.output.uri))
     passed = (
         artifact
         and evaluation
@@ -155,10 +155,10 @@ def _other_base_model(deployment: AdapterDeployment, job: FineTuneJob) -> str:
     )
 
 
-def _not_on_claim(job: FineTuneJob) -> str:
+def _not_on_claim(job: FineTuneJob, output: str) -> str:
     digest = f" with digest {job.status.artifact.digest}" if job.status.artifact else ""
     return (
-        f"The job's output is {job.spec.output.uri}, and adapters are served from claims: copy the "
+        f"The job's output is {output}, and adapters are served from claims: copy the "
         "adapter's folder to a claim of this namespace and name it in adapters.named with its "
         f"pvc:// uri{digest}, or train with a pvc:// output."
     )

@@ -50,7 +50,11 @@ class SuiteSources:
 
 
 def evaluation_job(
-    run: EvalRun, adapter: JudgedAdapter | None, start: Start, settings: Settings
+    run: EvalRun,
+    adapter: JudgedAdapter | None,
+    start: Start,
+    settings: Settings,
+    deadline_seconds: int | None = None,
 ) -> list[Object]:
     """The Job and its plan for one attempt."""
     spec = run.spec
@@ -66,6 +70,7 @@ def evaluation_job(
         template=spec.pod_template,
         image=settings.trainer_image,
         image_pull_policy=settings.image_pull_policy,
+        active_deadline_seconds=deadline_seconds,
         queue=queue_labels(run.metadata),
     ).objects()
 

@@ -9,7 +9,14 @@ from typing import Any
 
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import Artifact, FineTuneJob, JobState, Preparation, Progress
+from tunesmith.api.finetunejob import (
+    Artifact,
+    FineTuneJob,
+    JobState,
+    OutputStore,
+    Preparation,
+    Progress,
+)
 from tunesmith.api.job_evaluation import Adjustment, JobEvaluation
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.trainer_contract import ProgressReport, Reason
@@ -34,6 +41,7 @@ class JobStage(StrEnum):
 class Observed:
     """Everything that a plan is made from."""
 
+    #: With what the policies of its namespace give it.
     job: FineTuneJob
     #: The latest attempt of training, and every batch Job of it, raw.
     attempt: Attempt | None = None
@@ -47,6 +55,8 @@ class Observed:
     preparation_jobs: list[Object] = field(default_factory=list)
     #: The pods of all these Jobs.
     pods: list[Object] = field(default_factory=list)
+    #: Where a policy says that a job without an output stores its adapter.
+    given_output: OutputStore | None = None
 
     def eval_run(self, name: str) -> EvalRun | None:
         return next((each for each in self.eval_runs if each.metadata.name == name), None)
