@@ -69,11 +69,14 @@ class OciTarget(ApiModel):
     )
 
 
+#: Short enough for what is stored below it, and for the uris of its parts.
+OutputUri = Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class OutputStore(ApiModel):
     """A store for adapters, and what opens it."""
 
-    uri: Uri = Field(
-        max_length=200,
+    uri: OutputUri = Field(
         description=(
             "Folder for adapters: pvc://CLAIM[/FOLDER], or s3://BUCKET[/FOLDER] in any "
             "S3-compatible store. The adapter gets a folder of its own below it, named after this "
