@@ -425,8 +425,8 @@ class FineTuneJobStatus(AttemptStatus):
     output: OutputStore | None = Field(
         default=None,
         description=(
-            "Where a job without spec.output stores its adapter, as the TuningPolicy said when it "
-            "began. A policy that changes does not move it."
+            "Where a job without spec.output stores its adapter, as a TuningPolicy said when the "
+            "job was first seen. A policy that changes does not move it."
         ),
     )
     adjustments: list[Adjustment] = Field(

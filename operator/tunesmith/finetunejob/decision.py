@@ -9,14 +9,7 @@ from typing import Any
 
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import (
-    Artifact,
-    FineTuneJob,
-    JobState,
-    OutputStore,
-    Preparation,
-    Progress,
-)
+from tunesmith.api.finetunejob import Artifact, FineTuneJob, JobState, Preparation, Progress
 from tunesmith.api.job_evaluation import Adjustment, JobEvaluation
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.trainer_contract import ProgressReport, Reason
@@ -55,8 +48,6 @@ class Observed:
     preparation_jobs: list[Object] = field(default_factory=list)
     #: The pods of all these Jobs.
     pods: list[Object] = field(default_factory=list)
-    #: Where a policy says that a job without an output stores its adapter.
-    given_output: OutputStore | None = None
 
     def eval_run(self, name: str) -> EvalRun | None:
         return next((each for each in self.eval_runs if each.metadata.name == name), None)

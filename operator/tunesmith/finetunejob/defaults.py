@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from pydantic import ValidationError
+
 from tunesmith.api.finetunejob import FineTuneJob, JobState, OutputStore
-from tunesmith.finetunejob.decision import Decision, Observed
+from tunesmith.finetunejob.decision import Decision
 from tunesmith.finetunejob.training import not_ready
 from tunesmith.kube.conditions import holds, unknown
+from tunesmith.kube.labels import OUTPUT, noted
 from tunesmith.kube.policies import Defaults, placed, queued
+
+Object = dict[str, Any]
 
 NO_OUTPUT = (
     "spec.output is missing, and no TuningPolicy says where jobs of this namespace store their "
@@ -15,12 +25,16 @@ NO_OUTPUT = (
 )
 
 
-def with_defaults(job: FineTuneJob, given: Defaults) -> FineTuneJob:
+def with_defaults(job: FineTuneJob, given: Defaults, batch_jobs: Iterable[Object]) -> FineTuneJob:
     """The job as if it said what it is given; what it says itself stays.
 
-    Not its output: that is written down in status, as what was stored has to be found again.
+    Its output never moves, as what was stored has to be found again: it is in status, and on the
+    batch Jobs, from which a status that was lost has it.
     """
-    spec = job.spec
+    spec, status = job.spec, job.status
+    if spec.output is None:
+        output = status.output or _noted_output(batch_jobs) or given.output
+        status = status.model_copy(update={"output": output})
     changes = {
         "pod_template": placed(spec.pod_template, given.trainer),
         "active_deadline_seconds": spec.active_deadline_seconds or given.deadline_seconds,
@@ -29,21 +43,21 @@ def with_defaults(job: FineTuneJob, given: Defaults) -> FineTuneJob:
         update={
             "metadata": queued(job.metadata, given.queue),
             "spec": spec.model_copy(update=changes),
+            "status": status,
         }
     )
 
 
-def before_anything(observed: Observed) -> Decision | None:
-    """What to do about a job without an output; None when it has one.
+def annotation(job: FineTuneJob) -> dict[str, str]:
+    """For the batch Jobs of a job whose output a policy gave."""
+    output = job.status.output
+    return {OUTPUT: json.dumps(output.to_json())} if output else {}
 
-    One that a policy gives is first written down, and then used: a policy that changes meanwhile
-    would leave half of the work in one place, and look for it in another.
-    """
-    if observed.job.output:
+
+def before_anything(job: FineTuneJob) -> Decision | None:
+    """What to do about a job without an output; None when it has one."""
+    if job.output:
         return None
-    if observed.given_output:
-        message = f"The adapter goes to {observed.given_output.uri}, as a TuningPolicy says."
-        return Decision(JobState.PENDING, unknown("Succeeded", "Pending", message), not_ready([]))
     return Decision(
         JobState.WAITING,
         succeeded=unknown("Succeeded", "NoOutput", NO_OUTPUT),
@@ -52,9 +66,9 @@ def before_anything(observed: Observed) -> Decision | None:
     )
 
 
-def pinned_output(observed: Observed, state: JobState) -> OutputStore | None:
-    """The output that status remembers, from when the job first went on."""
-    job = observed.job
-    if job.spec.output or job.status.output or state is JobState.SUSPENDED:
-        return job.status.output
-    return observed.given_output
+def _noted_output(batch_jobs: Iterable[Object]) -> OutputStore | None:
+    for each in batch_jobs:
+        if written := noted(each, OUTPUT):
+            with suppress(ValidationError):
+                return OutputStore.model_validate(written)
+    return None

@@ -10,7 +10,7 @@ from tunesmith.api.job_evaluation import Adjustment
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import Kind
 from tunesmith.api.trainer_contract import TrainingPlan
-from tunesmith.finetunejob import memory, sources
+from tunesmith.finetunejob import defaults, memory, sources
 from tunesmith.finetunejob.adjustments import adjusted, annotation
 from tunesmith.finetunejob.decision import JobStage, Prepared
 from tunesmith.kube.attempts import Start
@@ -53,7 +53,11 @@ def training_job(
         image=settings.trainer_image,
         image_pull_policy=settings.image_pull_policy,
         active_deadline_seconds=spec.active_deadline_seconds,
-        annotations={**memory.annotation(plan), **annotation(changes)},
+        annotations={
+            **memory.annotation(plan),
+            **annotation(changes),
+            **defaults.annotation(job),
+        },
         labels={STAGE: JobStage.TRAIN},
         queue=queue_labels(job.metadata),
         grace_seconds=GRACE_SECONDS,

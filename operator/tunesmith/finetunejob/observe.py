@@ -19,13 +19,13 @@ from tunesmith.kube.reader import Reader
 
 
 async def observe(reader: Reader, pods: PodHttp, job: FineTuneJob, given: Defaults) -> Observed:
-    job = with_defaults(job, given)
     namespace, name = job.metadata.namespace, job.metadata.name
     labels = owner_labels(Kind.FINE_TUNE_JOB, name)
     stages: dict[str, list[Object]] = {stage: [] for stage in JobStage}
     for each in await reader.list("Job", namespace, labels):
         if is_controlled_by(each, job.metadata):
             stages[each["metadata"]["labels"].get(STAGE, JobStage.TRAIN)].append(each)
+    job = with_defaults(job, given, (each for jobs in stages.values() for each in jobs))
     job_pods = await reader.list("Pod", namespace, labels)
     attempt = latest_attempt(stages[JobStage.TRAIN], job_pods, job.status)
     progress = None
@@ -44,7 +44,6 @@ async def observe(reader: Reader, pods: PodHttp, job: FineTuneJob, given: Defaul
         latest_attempt(stages[JobStage.PREPARE], job_pods, job.status.preparation),
         stages[JobStage.PREPARE],
         job_pods,
-        given.output,
     )
 
 

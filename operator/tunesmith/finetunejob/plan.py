@@ -11,7 +11,7 @@ from tunesmith.api.finetunejob import FineTuneJobStatus, JobState
 from tunesmith.api.job_evaluation import JobPreflight
 from tunesmith.finetunejob import expiry, memory, preflight, preparation, review, suspension
 from tunesmith.finetunejob.decision import FINISHED, Decision, Object, Observed, Results, results
-from tunesmith.finetunejob.defaults import before_anything, pinned_output
+from tunesmith.finetunejob.defaults import before_anything
 from tunesmith.finetunejob.guidance import warnings
 from tunesmith.finetunejob.judgement import after_training
 from tunesmith.finetunejob.objects import training_job, training_job_name
@@ -58,7 +58,7 @@ def _decide(
     now: datetime,
 ) -> Decision:
     """The first stage that is not done says what happens."""
-    if first := before_anything(observed):
+    if first := before_anything(observed.job):
         return first
     data = found.prepared
     if found.artifact:
@@ -118,7 +118,7 @@ def _status(
         artifact=found.artifact,
         preflight=base,
         evaluation=decision.evaluation,
-        output=pinned_output(observed, decision.state),
+        output=before.output,
         adjustments=decision.adjustments,
         start_time=before.start_time or timestamp(now),
         completion_time=(before.completion_time or timestamp(now)) if found.artifact else None,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import FineTuneJob, JobState, OutputStore
+from tunesmith.api.finetunejob import FineTuneJob, JobState
 from tunesmith.api.tuningpolicy import TuningPolicy
 from tunesmith.evalrun.observe import with_defaults as run_with_defaults
 from tunesmith.evalrun.plan import Observed as ObservedRun
 from tunesmith.evalrun.plan import plan as plan_run
-from tunesmith.finetunejob.decision import Observed
 from tunesmith.finetunejob.defaults import with_defaults
 from tunesmith.kube.plan import Plan
 from tunesmith.kube.policies import NO_DEFAULTS, Defaults, combined, defaults_in
@@ -107,7 +107,7 @@ def test_a_policy_that_cannot_be_read_hides_no_other() -> None:
 
 def trains(job: FineTuneJob, defaults: Defaults = ALL_OF_IT) -> given.Raw:
     """The Job of the first attempt of a job whose data is ready."""
-    return created_job(planned(seen(with_defaults(job, defaults))))
+    return created_job(planned(seen(with_defaults(job, defaults, []))))
 
 
 def prepared(**more: Any) -> FineTuneJob:
@@ -152,7 +152,7 @@ def test_what_the_job_says_itself_stays() -> None:
 
 
 def test_the_preparation_runs_in_the_same_pool_but_in_no_queue() -> None:
-    job = with_defaults(given.finetunejob(), ALL_OF_IT)
+    job = with_defaults(given.finetunejob(), ALL_OF_IT, [])
     made = created_job(planned(seen(job)))
     assert pod_of(made)["nodeSelector"] == {"pool": "tenants"}
     assert QUEUE not in made["metadata"]["labels"]
@@ -160,7 +160,7 @@ def test_the_preparation_runs_in_the_same_pool_but_in_no_queue() -> None:
 
 def test_the_evalrun_of_a_job_gets_what_the_job_is_given() -> None:
     job = given.finetunejob(status=given.prepared())
-    (run,) = planned(seen(with_defaults(job, ALL_OF_IT))).create
+    (run,) = planned(seen(with_defaults(job, ALL_OF_IT, []))).create
     assert run["kind"] == "EvalRun"
     assert run["metadata"]["labels"][QUEUE] == "team-queue"
     assert run["spec"]["podTemplate"]["nodeSelector"] == {"pool": "tenants"}
@@ -174,12 +174,8 @@ def without_output(status: given.Raw | None = None, **more: Any) -> FineTuneJob:
     return given.finetunejob(status=status, evaluation=AT_ONCE, output=None, **more)
 
 
-def observed(job: FineTuneJob, defaults: Defaults) -> Observed:
-    return seen(with_defaults(job, defaults), given_output=defaults.output)
-
-
-def plan_with(job: FineTuneJob, defaults: Defaults) -> Plan:
-    return planned(observed(job, defaults))
+def plan_with(job: FineTuneJob, defaults: Defaults, preparation: Sequence[given.Raw] = ()) -> Plan:
+    return planned(seen(with_defaults(job, defaults, preparation), preparation=preparation))
 
 
 def test_a_job_without_an_output_waits_and_says_what_to_do() -> None:
@@ -191,16 +187,31 @@ def test_a_job_without_an_output_waits_and_says_what_to_do() -> None:
     assert "apply it with output.uri" in stalled.message
 
 
-def test_an_output_that_a_policy_gives_is_written_down_before_anything_is_made() -> None:
+def test_an_output_that_a_policy_gives_is_used_and_written_down() -> None:
     made = plan_with(without_output(), ALL_OF_IT)
-    assert not made.create
-    pinned = status_of(made).output
-    assert pinned
-    assert pinned.to_json() == GIVEN["output"]
-    assert condition(made, "Stalled").status == "False"
+    assert created_plan(made)["output"]["uri"].startswith("s3://adapters/team/triage/")
+    output = status_of(made).output
+    assert output
+    assert output.to_json() == GIVEN["output"]
 
-    follows = plan_with(without_output(made.status.to_json()), ALL_OF_IT)
-    assert created_plan(follows)["output"]["uri"].startswith("s3://adapters/team/triage/")
+
+def test_a_status_that_was_lost_has_the_output_again_from_the_batch_jobs() -> None:
+    (job,) = plan_with(without_output(), ALL_OF_IT).create
+    annotations = {"tunesmith.dev/output": job["metadata"]["annotations"]["tunesmith.dev/output"]}
+    under_way = given.batch_job(stage="prepare", annotations=annotations)
+    made = plan_with(without_output(), gives(output={"uri": "pvc://moved"}), [under_way])
+    output = status_of(made).output
+    assert output
+    assert output.uri == "s3://adapters"
+
+
+@pytest.mark.parametrize("spoilt", ["no JSON", "[]", '{"uri": 1}'])
+def test_a_note_that_a_hand_has_spoilt_is_passed_over(spoilt: str) -> None:
+    under_way = given.batch_job(stage="prepare", annotations={"tunesmith.dev/output": spoilt})
+    made = plan_with(without_output(), ALL_OF_IT, [under_way])
+    output = status_of(made).output
+    assert output
+    assert output.uri == "s3://adapters"
 
 
 @pytest.mark.parametrize("defaults", [NO_DEFAULTS, gives(output={"uri": "pvc://moved"})])
@@ -221,15 +232,7 @@ def test_an_output_of_its_own_is_used_and_nothing_is_written_down() -> None:
     made = plan_with(given.finetunejob(), ALL_OF_IT)
     assert created_plan(made)["output"]["uri"].startswith("pvc://adapters/tuned/")
     assert status_of(made).output is None
-
-
-def test_a_job_that_is_suspended_before_it_began_takes_what_holds_when_it_begins() -> None:
-    made = plan_with(without_output(suspend=True), ALL_OF_IT)
-    assert status_of(made).state is JobState.SUSPENDED
-    assert status_of(made).output is None
-    resumed = without_output(made.status.to_json())
-    moved = plan_with(resumed, gives(output={"uri": "pvc://moved"}))
-    assert status_of(moved).output == OutputStore(uri="pvc://moved")
+    assert "tunesmith.dev/output" not in created_job(made)["metadata"]["annotations"]
 
 
 # --- an EvalRun ----------------------------------------------------------------------------------
