@@ -53,6 +53,8 @@ RESOURCES: dict[str, Resource] = {
     "FineTuneJob": Resource(API_VERSION, "finetunejobs"),
     "EvalRun": Resource(API_VERSION, "evalruns"),
     "AdapterDeployment": Resource(API_VERSION, "adapterdeployments"),
+    "TuningPolicy": Resource(API_VERSION, "tuningpolicies"),
+    "Namespace": Resource("v1", "namespaces"),
     "Job": Resource("batch/v1", "jobs"),
     "Pod": Resource("v1", "pods"),
     "ConfigMap": Resource("v1", "configmaps"),

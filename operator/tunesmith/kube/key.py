@@ -36,6 +36,8 @@ def owners(namespace: str, labels: Mapping[str, str]) -> Iterator[Key]:
 def concerned(raw: dict[str, Any]) -> Iterator[Key]:
     """Whom a change of this object concerns: its owners, and itself if it is one of ours."""
     metadata = raw["metadata"]
+    if "namespace" not in metadata:
+        return
     if raw["kind"] in OWNER_LABELS:
         yield Key(raw["kind"], metadata["namespace"], metadata["name"])
     named = list(owners(metadata["namespace"], metadata.get("labels", {})))

@@ -21,6 +21,7 @@ from tunesmith.kube.labels import ATTEMPT
 from tunesmith.kube.parsing import first_complaint, readable_conditions
 from tunesmith.kube.plan import Plan, Status
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.policies import Defaults, defaults_in
 from tunesmith.kube.reader import Reader, WatchedReader
 from tunesmith.kube.store import Store
 from tunesmith.kube.workqueue import Pass, PassFailed
@@ -60,7 +61,7 @@ class Room(Generic[Thing, Seen]):
     """What one kind brings: how it is read, observed and planned."""
 
     parse: Callable[[Object], Thing]
-    observe: Callable[[Reader, PodHttp, Thing], Awaitable[Seen]]
+    observe: Callable[[Reader, PodHttp, Thing, Defaults], Awaitable[Seen]]
     plan: Callable[[Seen, Settings, datetime], Plan]
     #: Whether something that should be there was not seen, which the watches may yet tell of.
     #: None: what the watches told is not enough for this kind at all.
@@ -124,7 +125,8 @@ async def _read(
         return None
     try:
         parsed = room.parse(raw)
-        seen = await room.observe(reader, around.pods, parsed)
+        given = defaults_in(around.store, key.namespace)
+        seen = await room.observe(reader, around.pods, parsed, given)
     except UNREADABLE as error:
         await _say_unreadable(around, raw, first_complaint(error))
         return None

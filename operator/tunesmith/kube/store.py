@@ -32,6 +32,12 @@ class _Place(NamedTuple):
     name: str
 
 
+def _place(raw: Object) -> _Place:
+    """What is of the cluster lies in the namespace ""."""
+    metadata = raw["metadata"]
+    return _Place(raw["kind"], metadata.get("namespace", ""), metadata["name"])
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     version: int
@@ -53,7 +59,7 @@ class Store:
     def put(self, raw: Object) -> bool:
         """Keep an object; whether anything changed that a plan may read."""
         metadata = raw["metadata"]
-        place = _Place(raw["kind"], metadata["namespace"], metadata["name"])
+        place = _place(raw)
         version, before = int(metadata["resourceVersion"]), self._kept.get(place)
         if version <= max(before.version if before else 0, self._gone.get(place, 0)):
             return False
@@ -67,7 +73,7 @@ class Store:
     def remove(self, raw: Object) -> bool:
         """Forget an object that was deleted; whether it was known."""
         metadata = raw["metadata"]
-        place = _Place(raw["kind"], metadata["namespace"], metadata["name"])
+        place = _place(raw)
         version, kept = int(metadata["resourceVersion"]), self._kept.get(place)
         if kept and kept.version > version:
             # One of the same name was made since.
@@ -187,6 +193,11 @@ def _lean_pod(raw: Object) -> Object:
     return {**raw, "spec": kept}
 
 
+def _lean_namespace(raw: Object) -> Object:
+    """Nothing but its metadata, which has the labels by which policies choose it."""
+    return _only(raw, "apiVersion", "kind")
+
+
 def _only(fields: Object, *names: str) -> Object:
     return {name: fields[name] for name in names if name in fields}
 
@@ -196,4 +207,8 @@ def _without(fields: Object, *names: str) -> Object:
 
 
 _JOB_CONDITIONS = {"Complete", "Failed", "Suspended"}
-_LEAN: dict[str, Callable[[Object], Object]] = {"Job": _lean_job, "Pod": _lean_pod}
+_LEAN: dict[str, Callable[[Object], Object]] = {
+    "Job": _lean_job,
+    "Pod": _lean_pod,
+    "Namespace": _lean_namespace,
+}
