@@ -47,6 +47,7 @@ class ConditionReason(StrEnum):
     PREPARING = "Preparing"
     DATA_READY = "DataReady"
     NOT_KNOWN = "NotKnown"
+    NO_OUTPUT = "NoOutput"
     AWAITING_REVIEW = "AwaitingReview"
     NOT_PREPARED = "NotPrepared"
     NOT_APPROVED = "NotApproved"

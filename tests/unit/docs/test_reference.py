@@ -24,7 +24,11 @@ def nodes(definition: Definition) -> Iterator[tuple[str, dict[str, Any]]]:
         name, node = waiting.pop()
         yield name, node
         waiting += node.get("properties", {}).items()
-        waiting += [(name, node[key]) for key in ("items", "additionalProperties") if key in node]
+        for key in ("items", "additionalProperties"):
+            if key in node:
+                # A list tells what it is a list of in its own words, where it has any.
+                told = node.get("description") or node[key].get("description", "")
+                waiting.append((name, {**node[key], "description": told}))
 
 
 def test_the_page_is_fresh() -> None:
