@@ -125,7 +125,7 @@ test-fast: lint $(BUILD)/venvs/ml ## What needs no cluster (6 minutes, more the 
 	@$(PYTHON) -m devcluster packages
 	@$(PYTHON) -m devcluster build-s3
 	@$(PYTHON) -m devcluster build-gitops
-	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy tests/model tests/gitops \
+	@$(OPERATOR_PYTHON) -m pytest tests/unit tests/proxy tests/model tests/gitops tests/chart \
 		--ignore tests/unit/trainer
 	@# In a process of its own: how much memory a bomb may take depends on what was there before.
 	@$(ML_PYTHON) -m pytest tests/unit/trainer/test_hostile_*.py
@@ -168,6 +168,12 @@ test-faults-quick: environments ## A few faults of each kind (2 minutes).
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory cluster; \
 	$(OPERATOR_PYTHON) -m pytest tests/faults -s --selection $(OPTIONS)
+
+.PHONY: test-rights
+test-rights: environments ## Each right of the operator taken away in turn: something breaks.
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory cluster; \
+	$(OPERATOR_PYTHON) -m pytest tests/faults/test_rights.py -s $(OPTIONS)
 
 .PHONY: test-images
 test-images: $(BUILD)/venvs/operator ## Build both Dockerfiles.

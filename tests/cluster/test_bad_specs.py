@@ -132,6 +132,7 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
         {"training": {"batchSize": 8, "microBatchSize": 3}},
         "training.batchSize must be a multiple of training.microBatchSize, for example 8 and 2",
     ),
+    ({"output.uri": f"pvc://adapters/{'x' * 200}"}, "spec.output.uri: Too long"),
     ({"output.uri": "hf://org/adapters"}, "output.uri must be pvc://CLAIM[/FOLDER] or s3://"),
     (
         {"output": {"uri": "pvc://adapters", "secretRef": {"name": "store"}}},

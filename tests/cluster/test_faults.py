@@ -171,23 +171,29 @@ def finetunejob(fault: Fault) -> Object:
 
 
 def model_files(folder: str) -> dict[str, bytes]:
+    """Those of a tiny model, which is made when it is first asked for."""
     tiny = ROOT / "build" / "tiny-model"
+    if not (tiny / "model.safetensors").exists():
+        python = str(ROOT / "build" / "venvs" / "ml" / "bin" / "python")
+        subprocess.run([python, str(Path(__file__).with_name("tiny_model.py")), tiny], check=True)
     return {f"{folder}/{path.name}": path.read_bytes() for path in sorted(tiny.iterdir())}
+
+
+def cached_model(folder: str) -> dict[str, bytes]:
+    """hf://team/tiny as the hub's library keeps it below this folder."""
+    repository = f"{folder}/models--team--tiny"
+    head = {f"{repository}/refs/main": REVISION.encode()}
+    return model_files(f"{repository}/snapshots/{REVISION}") | head
 
 
 @pytest.fixture(scope="module")
 def faulty() -> Iterator[Kubectl]:
     """A namespace with every faulty job in it."""
-    tiny = ROOT / "build" / "tiny-model"
-    if not (tiny / "model.safetensors").exists():
-        python = str(ROOT / "build" / "venvs" / "ml" / "bin" / "python")
-        subprocess.run([python, str(Path(__file__).with_name("tiny_model.py")), tiny], check=True)
     kubectl = create_namespace(f"faults-{uuid.uuid4().hex[:6]}")
     for name in ("library", "adapters"):
         kubectl.apply(claim(name))
     kubectl.apply(str(ROOT / "examples" / "demo" / "loader.yaml"))
     kubectl.wait("pod/loader", "Ready", 60)
-    cached = f"hub/models--team--tiny/snapshots/{REVISION}"
     copy_in(
         kubectl,
         {
@@ -197,8 +203,7 @@ def faulty() -> Iterator[Kubectl]:
             "malformed.jsonl": f"{GOOD_LINES[0]}{GOOD_LINES[1]}not json at all\n".encode(),
         },
     )
-    head = {"hub/models--team--tiny/refs/main": REVISION.encode()}
-    copy_in(kubectl, {**model_files(cached), **head}, "adapters")
+    copy_in(kubectl, cached_model("hub"), "adapters")
     for fault in FAULTS:
         kubectl.apply(finetunejob(fault))
     yield kubectl

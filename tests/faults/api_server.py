@@ -24,12 +24,16 @@ ROOTS = {
     "pods": "/api/v1",
     "configmaps": "/api/v1",
     "services": "/api/v1",
+    "events": "/api/v1",
     "persistentvolumeclaims": "/api/v1",
     "namespaces": "/api/v1",
     "nodes": "/api/v1",
     "deployments": "/apis/apps/v1",
     "replicasets": "/apis/apps/v1",
     "leases": "/apis/coordination.k8s.io/v1",
+    "poddisruptionbudgets": "/apis/policy/v1",
+    "roles": "/apis/rbac.authorization.k8s.io/v1",
+    "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
     "customresourcedefinitions": "/apis/apiextensions.k8s.io/v1",
 }
 #: Longer than the longest pause of the API server.

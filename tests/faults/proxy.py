@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -37,6 +38,10 @@ class Proxy:
 
     upstream: aiohttp.ClientSession
     fault: Fault | None = None
+    #: Whom the API server takes the operator for; empty: the administrator.
+    user: str = ""
+    #: What that one was not allowed, as the API server says it.
+    forbidden: list[str] = field(default_factory=list)
     #: What kills the operator, and what stops it and lets it go on.
     kill: Callable[[], None] = lambda: None
     stop: Callable[[], None] = lambda: None
@@ -133,10 +138,12 @@ class Proxy:
                 request.method,
                 request.raw_path,
                 data=body or None,
-                headers=passed_on(request.headers),
+                headers=self._passed_on(request),
                 timeout=aiohttp.ClientTimeout(total=120),
             ) as answer:
                 content = await answer.read()
+                if answer.status == HTTPStatus.FORBIDDEN:
+                    self.forbidden.append(content.decode())
                 return web.Response(
                     status=answer.status, headers=passed_on(answer.headers), body=content
                 )
@@ -150,8 +157,11 @@ class Proxy:
         self.last_look = time.monotonic()
         try:
             async with self.upstream.get(
-                request.raw_path, headers=passed_on(request.headers)
+                request.raw_path, headers=self._passed_on(request)
             ) as answer:
+                if answer.status == HTTPStatus.FORBIDDEN:
+                    self.forbidden.append(await answer.text())
+                    return web.Response(status=answer.status)
                 response = web.StreamResponse(
                     status=answer.status, headers=passed_on(answer.headers)
                 )
@@ -164,6 +174,10 @@ class Proxy:
             if request.transport:
                 request.transport.abort()
             return web.Response()
+
+    def _passed_on(self, request: web.Request) -> dict[str, str]:
+        headers = passed_on(request.headers)
+        return headers | ({"Impersonate-User": self.user} if self.user else {})
 
     def _seen_events(
         self, request: web.Request, answer: aiohttp.ClientResponse

@@ -118,8 +118,8 @@ def _judge_job(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | R
         return _rejected(name, NotServedReason.NOT_AN_ADAPTER, message)
     if served_name == base_model_name(deployment):
         return _rejected(name, NotServedReason.NAME_TAKEN, NAME_TAKEN)
-    if parse_location(job.spec.output.uri).scheme is not Scheme.PVC:
-        return _rejected(name, NotServedReason.NOT_ON_CLAIM, _not_on_claim(job))
+    if job.output and parse_location(job.output.uri).scheme is not Scheme.PVC:
+        return _rejected(name, NotServedReason.NOT_ON_CLAIM, _not_on_claim(job, job.output.uri))
     passed = (
         artifact
         and evaluation
@@ -156,10 +156,10 @@ def _other_base_model(deployment: AdapterDeployment, job: FineTuneJob) -> str:
     )
 
 
-def _not_on_claim(job: FineTuneJob) -> str:
+def _not_on_claim(job: FineTuneJob, output: str) -> str:
     digest = f" with digest {job.status.artifact.digest}" if job.status.artifact else ""
     return (
-        f"The job's output is {job.spec.output.uri}, and adapters are served from claims: copy the "
+        f"The job's output is {output}, and adapters are served from claims: copy the "
         "adapter's folder to a claim of this namespace and name it in adapters.named with its "
         f"pvc:// uri{digest}, or train with a pvc:// output."
     )

@@ -8,8 +8,10 @@ from typing import Any
 from tunesmith.adapterdeployment.configuration import DRAIN_SECONDS
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.locations import Scheme, parse_location
+from tunesmith.api.objects import PodTemplate
 from tunesmith.api.serving_contract import (
     CONFIGURATION_FOLDER,
+    HUB_CACHE_FOLDER,
     KEYS_FOLDER,
     LEAVING_FILE,
     METRICS_PORT,
@@ -23,15 +25,18 @@ from tunesmith.api.serving_contract import (
     STARTS_FILE,
 )
 from tunesmith.api.trainer_contract import HUB_TOKEN_VARIABLE, SCRATCH_FOLDER
+from tunesmith.kube.hub import hub_mounts, hub_variables, hub_volumes
 from tunesmith.kube.pod_spec import container_resources, container_security, key_from, pod
 from tunesmith.kube.volumes import Mount, volumes
-from tunesmith.settings import Settings
+from tunesmith.settings import HubAccess, Settings
 
 Object = dict[str, Any]
 
 SIDECAR = "sidecar"
 PROXY = "proxy"
 CACHE_FOLDER = "/cache"
+#: What vLLM downloads itself, as the sidecar sees it.
+OWN_CACHE: list[dict[str, Any]] = [{"name": "cache", "mountPath": CACHE_FOLDER, "readOnly": True}]
 
 #: Loading a large model may take long; a pod that is not up by then is restarted.
 START_SECONDS = 1800
@@ -63,6 +68,8 @@ class ServingPod:
     annotations: dict[str, str]
     config_map: str
     mounts: list[Mount]
+    #: With what a policy gives.
+    template: PodTemplate
     #: Of sidecar and proxy.
     image: str
 
@@ -71,11 +78,13 @@ def serving_pod(deployment: AdapterDeployment, kind: ServingPod, settings: Setti
     """The pod template. Nothing in it changes when an adapter comes or goes."""
     spec = deployment.spec
     found, mounted = volumes(kind.mounts)
+    hub = settings.hub if _is_on_hub(deployment) else HubAccess()
+    cached = hub_mounts(hub, HUB_CACHE_FOLDER)
     container = {
         "image": settings.serving_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["sh", "-c", VLLM_COMMAND],
-        "env": _environment(deployment),
+        "env": [*_environment(deployment), *hub_variables(hub, HUB_CACHE_FOLDER)],
         "ports": [{"name": "http", "containerPort": PROXY_PORT}],
         "resources": container_resources(spec.resources),
         "startupProbe": _probe(READY_PATH, period=2, failures=START_SECONDS // 2),
@@ -87,18 +96,20 @@ def serving_pod(deployment: AdapterDeployment, kind: ServingPod, settings: Setti
             {"name": "cache", "mountPath": CACHE_FOLDER},
             # vLLM's processes talk through shared memory and need more than a container's 64 MiB.
             {"name": "shared-memory", "mountPath": "/dev/shm"},
+            *cached,
             *mounted,
         ],
     }
     template = pod(
-        spec.pod_template,
+        kind.template,
         kind.labels,
         container,
-        [*_volumes(deployment, kind), *found],
+        [*_volumes(deployment, kind), *hub_volumes(hub), *found],
+        settings.pull_secrets,
         # Both start before vLLM and end after it.
         initContainers=[
             _proxy(deployment, kind.image, settings.image_pull_policy),
-            _sidecar(kind.image, settings.image_pull_policy, mounted),
+            _sidecar(kind.image, settings.image_pull_policy, cached or OWN_CACHE, mounted),
         ],
         terminationGracePeriodSeconds=PRE_STOP_SECONDS + DRAIN_SECONDS + 15,
     )
@@ -153,7 +164,7 @@ def _proxy(deployment: AdapterDeployment, image: str, pull_policy: str) -> Objec
     }
 
 
-def _sidecar(image: str, pull_policy: str, mounted: list[Object]) -> Object:
+def _sidecar(image: str, pull_policy: str, cache: list[Object], mounted: list[Object]) -> Object:
     return {
         "name": SIDECAR,
         "image": image,
@@ -174,7 +185,7 @@ def _sidecar(image: str, pull_policy: str, mounted: list[Object]) -> Object:
         "volumeMounts": [
             {"name": "configuration", "mountPath": CONFIGURATION_FOLDER, "readOnly": True},
             {"name": "run", "mountPath": RUN_FOLDER},
-            {"name": "cache", "mountPath": CACHE_FOLDER, "readOnly": True},
+            *cache,
             {"name": "tmp", "mountPath": "/tmp"},
             *({**each, "readOnly": True} for each in mounted),
         ],
@@ -195,13 +206,17 @@ def _environment(deployment: AdapterDeployment) -> list[Object]:
         # vLLM would pin its threads to the first cores that it may use, which are the same ones in
         # every pod of a node, and keep them busy while they wait.
         plain |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "PASSIVE"}
-    if parse_location(source.uri).scheme is not Scheme.HUB:
+    if not _is_on_hub(deployment):
         # A path that does not exist would otherwise be taken for a repository of the hub.
         plain["HF_HUB_OFFLINE"] = "1"
     return [
         *({"name": name, "value": value} for name, value in plain.items()),
         *key_from(HUB_TOKEN_VARIABLE, [source.secret_ref]),
     ]
+
+
+def _is_on_hub(deployment: AdapterDeployment) -> bool:
+    return parse_location(deployment.spec.base_model.uri).scheme is Scheme.HUB
 
 
 def _probe(path: str, *, period: int, failures: int) -> Object:

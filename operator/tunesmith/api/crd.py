@@ -20,6 +20,7 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.generated import write_or_check
+from tunesmith.api.tuningpolicy import TuningPolicy
 
 Schema = dict[str, Any]
 
@@ -64,6 +65,8 @@ class Definition:
     short: str
     columns: list[Column]
     scale: Schema | None = field(default=None)
+    #: Of the cluster, not of a namespace.
+    is_cluster_wide: bool = False
 
 
 DEFINITIONS = [
@@ -125,6 +128,20 @@ DEFINITIONS = [
             "statusReplicasPath": ".status.replicas",
             "labelSelectorPath": ".status.selector",
         },
+    ),
+    Definition(
+        TuningPolicy,
+        "tuningpolicies",
+        "tpol",
+        [
+            Column("Namespaces", ".spec.namespaces.matchLabels"),
+            Column("Methods", ".spec.allowed.methods"),
+            Column("Max-GPUs", ".spec.allowed.maxGpus", "integer"),
+            Column("Max-Hours", ".spec.allowed.maxHours", "number"),
+            Column("Queue", ".spec.defaults.queue"),
+            AGE,
+        ],
+        is_cluster_wide=True,
     ),
 ]
 
@@ -211,45 +228,46 @@ def custom_resource_definition(definition: Definition) -> Schema:
     schema = structural_schema(definition.model)
     properties = schema["properties"]
     properties["metadata"] = {"type": "object"}
-    del properties["status"]["default"]
-    subresources: Schema = {"status": {}}
-    if definition.scale:
-        subresources["scale"] = definition.scale
+    properties.get("status", {}).pop("default", None)
+    whole = {"type": "object", "description": definition.model.__doc__, "required": ["spec"]}
+    whole["properties"] = properties
+    if over_all := schema.get("x-kubernetes-validations"):
+        whole["x-kubernetes-validations"] = over_all
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": f"{definition.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": "Cluster" if definition.is_cluster_wide else "Namespaced",
             "names": {
                 "kind": kind,
                 "listKind": f"{kind}List",
                 "plural": definition.plural,
                 "singular": kind.lower(),
                 "shortNames": [definition.short],
-                "categories": ["tunesmith"],
+                # Who may only see a namespace could get none of a category that holds more.
+                **({} if definition.is_cluster_wide else {"categories": ["tunesmith"]}),
             },
             "versions": [
                 {
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": subresources,
+                    **_subresources(definition),
                     "additionalPrinterColumns": [each.to_json() for each in definition.columns],
-                    "schema": {
-                        "openAPIV3Schema": {
-                            "type": "object",
-                            "description": definition.model.__doc__,
-                            "required": ["spec"],
-                            "properties": properties,
-                            "x-kubernetes-validations": schema["x-kubernetes-validations"],
-                        }
-                    },
+                    "schema": {"openAPIV3Schema": whole},
                 }
             ],
         },
     }
+
+
+def _subresources(definition: Definition) -> Schema:
+    if "status" not in definition.model.model_fields:
+        return {}
+    scale = {"scale": definition.scale} if definition.scale else {}
+    return {"subresources": {"status": {}, **scale}}
 
 
 HEADER = "# Generated from operator/tunesmith/api by `make crds`. Do not edit.\n"

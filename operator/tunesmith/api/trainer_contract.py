@@ -40,6 +40,8 @@ HELD_OUT_FILE = "heldout.jsonl"
 CLAIMS_FOLDER = "/mnt/claims"
 CONFIG_MAPS_FOLDER = "/mnt/configmaps"
 SCRATCH_FOLDER = "/scratch"
+#: Where the hub's library finds the cache that the platform team filled, if there is one.
+HUB_FOLDER = "/mnt/hub"
 #: Environment variable that carries a hub token from a Secret.
 HUB_TOKEN_VARIABLE = "HF_TOKEN"
 #: Environment variable that carries the key of a judge from a Secret.

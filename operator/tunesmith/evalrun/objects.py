@@ -20,6 +20,7 @@ from tunesmith.api.trainer_contract import (
 from tunesmith.evalrun.verdict import gates_of
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.labels import queue_labels
+from tunesmith.kube.network import Destination
 from tunesmith.kube.pod_spec import key_from
 from tunesmith.kube.sources import Role, Source
 from tunesmith.kube.trainer_job import TrainerJob
@@ -50,7 +51,11 @@ class SuiteSources:
 
 
 def evaluation_job(
-    run: EvalRun, adapter: JudgedAdapter | None, start: Start, settings: Settings
+    run: EvalRun,
+    adapter: JudgedAdapter | None,
+    start: Start,
+    settings: Settings,
+    deadline_seconds: int | None = None,
 ) -> list[Object]:
     """The Job and its plan for one attempt."""
     spec = run.spec
@@ -61,11 +66,12 @@ def evaluation_job(
         start=start,
         plan=evaluation_plan(run, adapter),
         sources=[*sources_read(run, adapter), *_outputs(run)],
+        also_reaches=frozenset(_reached(run)),
         environment=_environment(run),
         resources=spec.resources,
         template=spec.pod_template,
-        image=settings.trainer_image,
-        image_pull_policy=settings.image_pull_policy,
+        settings=settings,
+        active_deadline_seconds=deadline_seconds,
         queue=queue_labels(run.metadata),
     ).objects()
 
@@ -190,11 +196,21 @@ def _outputs(run: EvalRun) -> list[Source]:
     return [each for each in (_output(run), _base_results(run)) if each]
 
 
+def _reached(run: EvalRun) -> Iterator[Destination]:
+    if _fetches_benchmarks(run):
+        yield Destination.HUB
+    if any(each.mt_bench for each in run.spec.suites):
+        yield Destination.JUDGE
+
+
+def _fetches_benchmarks(run: EvalRun) -> bool:
+    return any(each.benchmark and not each.benchmark.data for each in run.spec.suites)
+
+
 def _environment(run: EvalRun) -> list[Object]:
     """The judge's key, and the hub's token for benchmarks, which lm-eval fetches by itself."""
     judges = [each.mt_bench.judge.secret_ref for each in run.spec.suites if each.mt_bench]
     model = run.spec.base_model
     on_hub = parse_location(model.uri).scheme is Scheme.HUB
-    fetches = any(each.benchmark and not each.benchmark.data for each in run.spec.suites)
-    tokens = [model.secret_ref] if on_hub and fetches else []
+    tokens = [model.secret_ref] if on_hub and _fetches_benchmarks(run) else []
     return [*key_from(JUDGE_KEY_VARIABLE, judges), *key_from(HUB_TOKEN_VARIABLE, tokens)]

@@ -40,6 +40,7 @@ from tunesmith.settings import Settings
 class Observed:
     """Everything that a plan is made from."""
 
+    #: With what the policies of its namespace give it.
     run: EvalRun
     attempt: Attempt | None = None
     #: Every batch Job of this EvalRun, raw.
@@ -51,6 +52,8 @@ class Observed:
     named_job: FineTuneJob | None = None
     #: The pods of all these Jobs.
     pods: list[Object] = field(default_factory=list)
+    #: Longest time that an attempt may run, as a policy says.
+    deadline_seconds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,17 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
         decision = _measuring(observed, settings, now)
         status = EvalRunStatus()
     start = decision.start
-    adapter = _adapter(observed)
     return Plan(
         status=_completed(observed, decision, status, now),
-        create=evaluation_job(observed.run, adapter, start, settings) if start else (),
+        create=_job(observed, start, settings) if start else (),
         delete=outdated_children(observed.jobs, start),
         requeue_after=decision.requeue_after,
     )
+
+
+def _job(observed: Observed, start: Start, settings: Settings) -> list[Object]:
+    adapter, deadline = _adapter(observed), observed.deadline_seconds
+    return evaluation_job(observed.run, adapter, start, settings, deadline)
 
 
 def _outcome(observed: Observed) -> EvaluationOutcome | None:
@@ -108,7 +115,7 @@ def _adapter(observed: Observed) -> JudgedAdapter | None:
     artifact = job.status.artifact if job else None
     if job is None or artifact is None or artifact.kind is ArtifactKind.MODEL:
         return None
-    return JudgedAdapter(artifact.uri, artifact.digest, job.spec.output.secret_ref)
+    return JudgedAdapter(artifact.uri, artifact.digest, job.output_secret)
 
 
 # --- the verdict ---------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
@@ -10,11 +10,12 @@ from tunesmith.api.job_evaluation import Adjustment
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import Kind
 from tunesmith.api.trainer_contract import TrainingPlan
-from tunesmith.finetunejob import memory, sources
+from tunesmith.finetunejob import defaults, memory, sources
 from tunesmith.finetunejob.adjustments import adjusted, annotation
 from tunesmith.finetunejob.decision import JobStage, Prepared
 from tunesmith.kube.attempts import Start
 from tunesmith.kube.labels import STAGE, queue_labels
+from tunesmith.kube.network import Destination
 from tunesmith.kube.sources import planned_registry, registry_variables
 from tunesmith.kube.trainer_job import TrainerJob, rendezvous
 from tunesmith.settings import Settings
@@ -45,19 +46,31 @@ def training_job(
         start=start,
         plan=training_plan(job, name, prepared, plan, settings, changes),
         sources=[sources.base_model(job), sources.output(job)],
-        environment=registry_variables(spec.output.oci),
+        also_reaches=frozenset(_reached(job)),
+        environment=registry_variables(job.output.oci if job.output else None),
         whole_secrets=[each.secret_ref for each in spec.report_to if each.secret_ref],
         resources=spec.resources,
         nodes=spec.resources.nodes,
         template=spec.pod_template,
-        image=settings.trainer_image,
-        image_pull_policy=settings.image_pull_policy,
+        settings=settings,
         active_deadline_seconds=spec.active_deadline_seconds,
-        annotations={**memory.annotation(plan), **annotation(changes)},
+        annotations={
+            **memory.annotation(plan),
+            **annotation(changes),
+            **defaults.annotation(job),
+        },
         labels={STAGE: JobStage.TRAIN},
         queue=queue_labels(job.metadata),
         grace_seconds=GRACE_SECONDS,
     ).objects()
+
+
+def _reached(job: FineTuneJob) -> Iterator[Destination]:
+    if job.output and job.output.oci:
+        yield Destination.REGISTRY
+    # TensorBoard's files lie with the artifact.
+    if any(each.uri for each in job.spec.report_to):
+        yield Destination.TRACKER
 
 
 def training_job_name(job: FineTuneJob, attempt: int) -> str:
@@ -88,7 +101,7 @@ def training_plan(
         backend=spec.backend,
         report_to=spec.report_to,
         output=sources.output_folder(job).planned(),
-        oci=planned_registry(spec.output.oci),
+        oci=planned_registry(job.output.oci if job.output else None),
         image=spec.pod_template.image or settings.trainer_image,
         nodes=nodes,
         processes_per_node=max(1, spec.resources.gpus),

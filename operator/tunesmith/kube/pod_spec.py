@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tunesmith.api.objects import PodTemplate, Resources, SecretReference
@@ -64,6 +65,7 @@ def pod(
     labels: dict[str, str],
     container: Object,
     volumes: list[Object],
+    pull_secrets: Sequence[str] = (),
     **spec: Any,
 ) -> Object:
     """A pod template with one main container, which gets /tmp and a scratch folder to write to."""
@@ -93,17 +95,19 @@ def pod(
             "securityContext": pod_security(),
             "containers": [main],
             "volumes": [*volumes, *writable],
-            **_overlay(template),
+            **_overlay(template, pull_secrets),
             **spec,
         },
     }
 
 
-def _overlay(template: PodTemplate) -> Object:
+def _overlay(template: PodTemplate, pull_secrets: Sequence[str]) -> Object:
+    own = [{"name": each} for each in pull_secrets]
+    users = [each.to_json() for each in template.image_pull_secrets]
     overlay: Object = {
         "nodeSelector": template.node_selector,
         "tolerations": [each.to_json() for each in template.tolerations],
-        "imagePullSecrets": [each.to_json() for each in template.image_pull_secrets],
+        "imagePullSecrets": own + [each for each in users if each not in own],
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name,
         "serviceAccountName": template.service_account_name,

@@ -21,9 +21,11 @@ from tunesmith.kube.labels import ATTEMPT
 from tunesmith.kube.parsing import first_complaint, readable_conditions
 from tunesmith.kube.plan import Plan, Status
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.policies import Defaults, defaults_in
 from tunesmith.kube.reader import Reader, WatchedReader
 from tunesmith.kube.store import Store
 from tunesmith.kube.workqueue import Pass, PassFailed
+from tunesmith.metrics.results import count_results
 from tunesmith.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class Room(Generic[Thing, Seen]):
     """What one kind brings: how it is read, observed and planned."""
 
     parse: Callable[[Object], Thing]
-    observe: Callable[[Reader, PodHttp, Thing], Awaitable[Seen]]
+    observe: Callable[[Reader, PodHttp, Thing, Defaults], Awaitable[Seen]]
     plan: Callable[[Seen, Settings, datetime], Plan]
     #: Whether something that should be there was not seen, which the watches may yet tell of.
     #: None: what the watches told is not enough for this kind at all.
@@ -100,7 +102,7 @@ async def one_pass(room: Room[Thing, Seen], around: Surroundings, key: Key) -> P
             return await _say_unreadable(around, source.raw, first_complaint(error))
         return await carry_out(around, source, plan, now)
     except ApiError as error:
-        raise PassFailed(str(error)) from error
+        raise PassFailed(str(error), f"Http{error.status}") from error
 
 
 async def _observed(
@@ -123,7 +125,8 @@ async def _read(
         return None
     try:
         parsed = room.parse(raw)
-        seen = await room.observe(reader, around.pods, parsed)
+        given = defaults_in(around.store, key.namespace)
+        seen = await room.observe(reader, around.pods, parsed, given)
     except UNREADABLE as error:
         await _say_unreadable(around, raw, first_complaint(error))
         return None
@@ -273,6 +276,7 @@ async def _write_status(around: Surroundings, source: Source, plan: Plan, now: d
     if status != without_empty(raw.get("status", {})):
         try:
             around.learn(await cluster.apply_status(raw, status))
+            count_results(raw, status)
         except ApiError as error:
             if error.conflict or error.not_found:
                 # Somebody changed or deleted the object meanwhile: look again, it is no error.

@@ -11,13 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.objects import Kind, ObjectMeta, PodTemplate, Resources, SecretReference
-from tunesmith.api.trainer_contract import PLAN_PATH, PROGRESS_PORT, SCRATCH_FOLDER, AnyPlan
+from tunesmith.api.trainer_contract import (
+    HUB_FOLDER,
+    PLAN_PATH,
+    PROGRESS_PORT,
+    SCRATCH_FOLDER,
+    AnyPlan,
+)
 from tunesmith.kube.attempts import Start
+from tunesmith.kube.hub import hub_mounts, hub_variables, hub_volumes
 from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES, PLAN, child_metadata
+from tunesmith.kube.network import Destination, destinations, reach_labels
 from tunesmith.kube.pod_spec import container_resources, pod
 from tunesmith.kube.sources import Source
 from tunesmith.kube.volumes import volumes
+from tunesmith.settings import Settings
 
 Object = dict[str, Any]
 
@@ -45,9 +55,10 @@ class TrainerJob:
     sources: list[Source]
     resources: Resources
     template: PodTemplate
-    image: str
-    image_pull_policy: str
+    settings: Settings
     active_deadline_seconds: int | None = None
+    #: Where it goes over the network besides the sources.
+    also_reaches: frozenset[Destination] = frozenset()
     #: Environment variables besides those of the sources.
     environment: list[Object] = field(default_factory=list)
     #: On the Job.
@@ -126,8 +137,17 @@ class TrainerJob:
         nodes = self.nodes
         return {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
 
+    def _reaches(self) -> set[Destination]:
+        schemes: set[Scheme] = {parse_location(each.uri).scheme for each in self.sources}
+        return destinations(schemes) | self.also_reaches
+
     def _pod(self) -> Object:
         found, mounted = volumes([each.mount() for each in self.sources])
+        hub, reached = self.settings.hub, self._reaches()
+        on_hub = Destination.HUB in reached
+        if on_hub:
+            found += hub_volumes(hub)
+            mounted += hub_mounts(hub, HUB_FOLDER)
         credentials = [variable for each in self.sources for variable in each.variables()]
         plan = PurePosixPath(PLAN_PATH)
         told = {"path": plan.name, "fieldRef": {"fieldPath": f"metadata.annotations['{PLAN}']"}}
@@ -138,12 +158,13 @@ class TrainerJob:
             found.append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})
             mounted.append({"name": "shared-memory", "mountPath": "/dev/shm"})
         container = {
-            "image": self.image,
-            "imagePullPolicy": self.image_pull_policy,
+            "image": self.settings.trainer_image,
+            "imagePullPolicy": self.settings.image_pull_policy,
             "command": ["python3", "-m", "tunesmith_trainer"],
             "env": [
                 {"name": "HOME", "value": SCRATCH_FOLDER},
                 {"name": "PYTHONUNBUFFERED", "value": "1"},
+                *(hub_variables(hub, HUB_FOLDER) if on_hub else []),
                 *credentials,
                 *self.environment,
             ],
@@ -158,10 +179,12 @@ class TrainerJob:
             {
                 **child_metadata(self.kind, self.owner, "")["labels"],
                 ATTEMPT: str(self.start.number),
+                **reach_labels(reached - {Destination.HUB} if hub.cache else reached),
                 **self.labels,
             },
             container,
             [plan_volume, *found],
+            self.settings.pull_secrets,
             restartPolicy="Never",
             terminationGracePeriodSeconds=self.grace_seconds,
             **({"subdomain": self.name} if self.nodes > 1 else {}),

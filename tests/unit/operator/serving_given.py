@@ -31,6 +31,7 @@ from tunesmith.api.serving_contract import (
 from tunesmith.api.serving_status import AdapterDeploymentStatus, ServedAdapter, ServingState
 from tunesmith.kube.conditions import find
 from tunesmith.kube.plan import Plan
+from tunesmith.kube.policies import NO_DEFAULTS, Defaults
 from tunesmith.settings import Settings
 
 from tests.unit.operator import given
@@ -141,6 +142,8 @@ class World:
     settings: Settings = given.SETTINGS
     children: dict[tuple[str, str], given.Raw] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
+    #: What the policies of the namespace give.
+    defaults: Defaults = NO_DEFAULTS
     replicas: list[Replica] = field(default_factory=list)
     merge_jobs: list[given.Raw] = field(default_factory=list)
     merge_pods: list[given.Raw] = field(default_factory=list)
@@ -152,6 +155,7 @@ class World:
             runs=self.runs,
             children=self.children,
             foreign=self.foreign,
+            given=self.defaults,
             replicas=self.replicas,
             jobs_of_ours=self.merge_jobs,
             job_pods=self.merge_pods,
