@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunesmith.api.finetunejob import FineTuneJob, JobState, OutputStore
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.finetunejob.decision import Decision
 from tunesmith.finetunejob.training import not_ready
 from tunesmith.kube.conditions import holds, unknown
@@ -60,9 +61,9 @@ def before_anything(job: FineTuneJob) -> Decision | None:
         return None
     return Decision(
         JobState.WAITING,
-        succeeded=unknown("Succeeded", "NoOutput", NO_OUTPUT),
+        succeeded=unknown("Succeeded", ConditionReason.NO_OUTPUT, NO_OUTPUT),
         ready=not_ready([]),
-        stalled=holds("Stalled", "NoOutput", NO_OUTPUT),
+        stalled=holds("Stalled", ConditionReason.NO_OUTPUT, NO_OUTPUT),
     )
 
 
