@@ -44,6 +44,7 @@ class ConditionReason(StrEnum):
     UNREADABLE = "Unreadable"
 
     # The stages of a FineTuneJob.
+    NO_OUTPUT = "NoOutput"
     PREPARING = "Preparing"
     DATA_READY = "DataReady"
     NOT_KNOWN = "NotKnown"

@@ -107,7 +107,8 @@ def contents(definitions: list[Definition]) -> str:
 
 
 def introduction(definition: Definition) -> str:
-    return f"`kubectl get {definition.plural}`, in short `{definition.short}`."
+    where = "Of the cluster" if definition.is_cluster_wide else "Of a namespace"
+    return f"{where}; `kubectl get {definition.plural}`, in short `{definition.short}`."
 
 
 def section(model: Model, models: Models, *, is_kind: bool = False) -> str:
