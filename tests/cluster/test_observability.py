@@ -38,9 +38,11 @@ def scrape(pod: str) -> Told:
 
 
 def leader() -> Told:
-    found = [each for each in map(scrape, pods()) if each.value("tunesmith_leader") == 1]
-    assert len(found) == 1, "exactly one replica leads"
-    return found[0]
+    """Of the one replica that leads; after a restart nobody does for some seconds."""
+    (found,) = until(
+        lambda: [each for each in map(scrape, pods()) if each.value("tunesmith_leader") == 1]
+    )
+    return found
 
 
 def seen(kubectl: Kubectl, name: str) -> Facts:
