@@ -39,10 +39,13 @@ def scrape(pod: str) -> Told:
 
 def leader() -> Told:
     """Of the one replica that leads; after a restart nobody does for some seconds."""
-    (found,) = until(
-        lambda: [each for each in map(scrape, pods()) if each.value("tunesmith_leader") == 1]
-    )
-    return found
+
+    def leading() -> list[Told]:
+        return [each for each in map(scrape, pods()) if each.value("tunesmith_leader") == 1]
+
+    found: list[Told] = until(leading)
+    assert len(found) == 1
+    return found[0]
 
 
 def seen(kubectl: Kubectl, name: str) -> Facts:
