@@ -38,8 +38,13 @@ def scrape(pod: str) -> Told:
 
 
 def leader() -> Told:
-    found = [each for each in map(scrape, pods()) if each.value("tunesmith_leader") == 1]
-    assert len(found) == 1, "exactly one replica leads"
+    """Of the one replica that leads; after a restart nobody does for some seconds."""
+
+    def leading() -> list[Told]:
+        return [each for each in map(scrape, pods()) if each.value("tunesmith_leader") == 1]
+
+    found: list[Told] = until(leading)
+    assert len(found) == 1
     return found[0]
 
 

@@ -112,6 +112,19 @@ async def test_a_pass_is_a_span_with_its_requests_as_children(collector: Collect
     assert collector.services == {"tunesmith-operator"}
 
 
+async def test_a_share_of_the_passes_is_traced_whole_or_not_at_all(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    with traced(collector.endpoint):
+        for _ in range(20):
+            await one_pass(collector.endpoint)
+    names = [each.name for each in collector.spans]
+    assert 0 < len(names) < 40
+    assert names.count("reconcile FineTuneJob") == names.count("get pods")
+
+
 async def test_what_belongs_to_no_pass_is_not_traced(collector: Collector) -> None:
     with traced(collector.endpoint):
         async with aiohttp.ClientSession(trace_configs=[measured_requests()]) as session:
