@@ -110,13 +110,20 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     around = Surroundings(cluster, store, pods, chosen, partial(learn, queue, store))
     lease = Lease(cluster, LeaseSettings(chosen.operator_namespace, chosen.identity))
     health = HealthServer(chosen.health_port, queue, lease, Exposition(store, queue, lease))
+    following: asyncio.Future[None] | None = None
     await health.start()
     try:
         if await _first_of(lease.acquire(), stop.wait()) == 0:
-            await _first_of(lease.keep(), queue.run(), _follow(queue, around), stop.wait())
+            following = asyncio.ensure_future(_follow(queue, around))
+            shielded = asyncio.shield(following)
+            await _first_of(lease.keep(), queue.run(), shielded, stop.wait())
     finally:
         with contextlib.suppress(Exception):
             await lease.release()
+        if following:
+            # Watches take seconds to end. They write nothing: another replica may act meanwhile.
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
         await health.stop()
         await pods.close()
         await cluster.close()

@@ -77,7 +77,7 @@ def uninstalled(installed: Stage) -> Stage:
 
 
 def test_an_operator_of_one_namespace_leaves_all_others_alone(installed: Stage) -> None:
-    assert installed.team.get("finetunejob", "lasting")["status"]["state"] == "Training"
+    until_state(installed.team, "lasting", "Training")
     assert "status" not in installed.elsewhere.get("finetunejob", "lasting")
     assert installed.elsewhere.list("jobs") == []
 
