@@ -20,6 +20,9 @@ TOLD_WHEN_TRUE = {
 TOLD_WHEN_FALSE = {"Succeeded", "Passed", "Preflight"}
 #: Conditions that are bad when they hold.
 TROUBLES = {"Stalled", "Warning"}
+#: About what was asked for, true as long as the object is there: the condition is enough, and a
+#: thousand jobs need not be a thousand Events more.
+NO_NEWS = {"OutsideProvenRange", "FewItems"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ def announcements(before: Iterable[Condition], after: Iterable[Condition]) -> li
     for condition in after:
         old = find(previous, condition.type)
         if old and (old.status, old.reason) == (condition.status, condition.reason):
+            continue
+        if condition.reason in NO_NEWS:
             continue
         match condition.status:
             case ConditionStatus.TRUE if condition.type in TOLD_WHEN_TRUE:

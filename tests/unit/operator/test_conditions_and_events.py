@@ -33,6 +33,12 @@ def test_only_news_is_announced() -> None:
     assert reasons([holds("Stalled", "X", "")], [fails("Stalled", "Progressing", "")]) == []
 
 
+def test_what_was_true_from_the_beginning_is_a_condition_and_no_event() -> None:
+    unusual = holds("Warning", "OutsideProvenRange", "rank 128 is seldom better than 64")
+    assert reasons([], [unusual]) == []
+    assert reasons([], [holds("Warning", "HotSetDoesNotFit", "")]) == ["HotSetDoesNotFit"]
+
+
 def test_one_cause_in_two_conditions_is_told_once() -> None:
     after = [fails("Succeeded", "Empty", "no rows"), holds("Stalled", "Empty", "no rows")]
     assert reasons([unknown("Succeeded", "Running", "")], after) == ["Empty"]
