@@ -138,6 +138,7 @@ test-model: $(BUILD)/venvs/operator ## Random histories against docs/invariants.
 
 .PHONY: test-cluster
 test-cluster: install ## Against the real API server and kubelet.
+	@$(PYTHON) -m devcluster build-kueue
 	@$(OPERATOR_PYTHON) -m pytest tests/cluster -v
 
 .PHONY: test-e2e

@@ -14,6 +14,7 @@ import pytest
 
 from examples.demo.kubectl import Kubectl, Object, conditions
 from tests.cluster.policies import only, policy, refusal
+from tests.cluster.policy_cases import job, run
 from tests.cluster.test_stages import (
     finetunejob,
     finish,
@@ -23,7 +24,6 @@ from tests.cluster.test_stages import (
     until,
     until_state,
 )
-from tests.cluster.test_tuning_policy import job, run
 
 
 @pytest.fixture(scope="module")
