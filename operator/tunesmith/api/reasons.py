@@ -44,7 +44,6 @@ class ConditionReason(StrEnum):
     UNREADABLE = "Unreadable"
 
     # The stages of a FineTuneJob.
-    NO_OUTPUT = "NoOutput"
     PREPARING = "Preparing"
     DATA_READY = "DataReady"
     NOT_KNOWN = "NotKnown"
