@@ -171,7 +171,7 @@ test-faults-quick: environments ## A few faults of each kind (2 minutes).
 	$(OPERATOR_PYTHON) -m pytest tests/faults -s --selection $(OPTIONS)
 
 .PHONY: test-rights
-test-rights: environments ## Each right of the operator taken away in turn: something breaks.
+test-rights: environments ## Each right of the operator taken away in turn: something breaks (3 minutes).
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory cluster; \
 	$(OPERATOR_PYTHON) -m pytest tests/faults/test_rights.py -s $(OPTIONS)

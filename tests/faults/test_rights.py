@@ -26,6 +26,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 AT_ONCE = 6
 #: Nothing more happens when nothing has changed for so long; pods take a second or two.
 STANDS_STILL_SECONDS = 10.0
+#: An operator that cannot keep its lease, or a watch, ends some seconds later than it is refused.
+ENDS_SECONDS = 30.0
 LONGEST_SECONDS = 120.0
 RIGHTS = granted()
 
@@ -102,11 +104,12 @@ async def until_it_stands_still(
         lacking = [] if state == story.scenario.ends else [f"the job is {state or 'left alone'}"]
         lacking += [] if acting.done() else ["nobody could do anything"]
         lacking += await story.lacking(under.team)
-        if not lacking:
+        if not lacking and not under.proxy.forbidden:
             return []
         if lacking != before:
             before, changed = lacking, time.monotonic()
-        if time.monotonic() - changed > STANDS_STILL_SECONDS and under.proxy.forbidden:
+        patience = STANDS_STILL_SECONDS if lacking else ENDS_SECONDS
+        if under.proxy.forbidden and time.monotonic() - changed > patience:
             break
         await asyncio.sleep(0.3)
     return before
@@ -126,7 +129,7 @@ async def test_without_any_one_right_something_breaks(
     stage: Stage, choice: Choice, development_images: None
 ) -> None:
     chosen = choice.of(RIGHTS)
-    stories = list(dict.fromkeys(map(story_of, chosen)))
+    stories = [each for each in STORIES if any(str(right) in each.shows for right in chosen)]
     told = await endings(
         stage,
         [*((each, None) for each in stories), *((story_of(right), right) for right in chosen)],
