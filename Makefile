@@ -103,12 +103,19 @@ crds: $(BUILD)/venvs/operator ## Generate the CRDs from the API models.
 crds-check: $(BUILD)/venvs/operator
 	@$(OPERATOR_PYTHON) -m tunesmith.api.crd --check
 
+.PHONY: reference reference-check
+reference: $(BUILD)/venvs/operator ## Generate docs/reference.md from the API models.
+	@$(OPERATOR_PYTHON) -m tunesmith.api.reference
+
+reference-check: $(BUILD)/venvs/operator
+	@$(OPERATOR_PYTHON) -m tunesmith.api.reference --check
+
 # --- checks and tests ----------------------------------------------------------------------------
 
 PACKAGES := operator/tunesmith trainer_image/tunesmith_trainer devcluster/devcluster
 
 .PHONY: lint
-lint: $(BUILD)/venvs/operator crds-check ## Format, lint, types, generated files.
+lint: $(BUILD)/venvs/operator crds-check reference-check ## Format, lint, types, generated files.
 	@$(OPERATOR_PYTHON) -m ruff format --check --quiet .
 	@$(OPERATOR_PYTHON) -m ruff check --quiet .
 	@$(OPERATOR_PYTHON) -m mypy $(PACKAGES) tests
@@ -131,11 +138,19 @@ test-model: $(BUILD)/venvs/operator ## Random histories against docs/invariants.
 
 .PHONY: test-cluster
 test-cluster: install ## Against the real API server and kubelet.
+	@$(PYTHON) -m devcluster build-kueue
 	@$(OPERATOR_PYTHON) -m pytest tests/cluster -v
 
 .PHONY: test-e2e
 test-e2e: install ## Real training, evaluation and serving, with the operator killed in between.
 	@$(OPERATOR_PYTHON) -m pytest tests/e2e -v --durations=12
+
+.PHONY: new-user
+new-user: environments ## The quick start's own commands on a fresh cluster, timed.
+	@$(MAKE) --no-print-directory cluster
+	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
+	$(MAKE) --no-print-directory images; \
+	$(OPERATOR_PYTHON) -m tests.e2e.quick_start
 
 .PHONY: test-fuzz
 test-fuzz: ## Ten thousand fuzzed objects against the real API server (8 minutes).

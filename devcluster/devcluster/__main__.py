@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from devcluster.build import ARGOCD, HELM, S3_SERVER, build, build_all
+from devcluster.build import ARGOCD, HELM, KUEUE, S3_SERVER, build, build_all
 from devcluster.cluster import bring_up, machine_lock, owner
 from devcluster.control_groups import members
 from devcluster.image import NON_ROOT, Image, import_image
@@ -14,6 +14,7 @@ from devcluster.layout import Layout, own_layout
 from devcluster.mounts import Shared, shared_folders
 from devcluster.packages import IMAGE_PACKAGES, PACKAGES, install_packages
 from devcluster.progress import ClusterError, say
+from devcluster.queueing import start_queueing, stop_queueing
 from devcluster.remains import left_behind
 from devcluster.removal import remove_cluster
 from devcluster.simulation import start_simulation, stop_simulation
@@ -78,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="further stages of KWOK; read when it starts",
     )
+    command("build-kueue", lambda layout, _: _build_kueue(layout), "build Kueue's manager")
+    command("kueue-up", lambda layout, _: start_queueing(layout), "start Kueue")
+    command("kueue-down", lambda layout, _: stop_queueing(layout), "remove it and its objects")
     command("kwok-down", lambda layout, _: stop_simulation(layout), "remove the simulated nodes")
     return parser
 
@@ -107,6 +111,10 @@ def _packages(_: Layout, arguments: argparse.Namespace) -> None:
 
 def _build_s3(layout: Layout) -> None:
     build(S3_SERVER, layout)
+
+
+def _build_kueue(layout: Layout) -> None:
+    build(KUEUE, layout)
 
 
 def _build_gitops(layout: Layout) -> None:

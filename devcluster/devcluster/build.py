@@ -82,6 +82,14 @@ ARGOCD = Program(
     first_build="three minutes or more",
 )
 
+#: Started on demand only: Kueue's own manager.
+KUEUE = Program(
+    name="kueue",
+    module=SOURCES / "kueue",
+    package="sigs.k8s.io/kueue/cmd/kueue",
+    first_build="about five minutes",
+)
+
 
 def build_all(layout: Layout) -> None:
     for program in PROGRAMS:

@@ -40,6 +40,8 @@ PACKAGES = (
     Package("nginx-light", "nginx"),
     # An OCI registry to push to.
     Package("docker-registry", "docker-registry"),
+    # Its promtool judges our metrics, alerts and dashboard in tests.
+    Package("prometheus", "promtool"),
     Package("libnginx-mod-http-lua", "/usr/lib/nginx/modules/ngx_http_lua_module.so"),
     Package("lua-cjson", "/usr/lib/x86_64-linux-gnu/lua/5.1/cjson.so"),
 )

@@ -25,6 +25,7 @@ from tunesmith.finetunejob.observe import doubts as doubts_job
 from tunesmith.finetunejob.observe import observe as observe_job
 from tunesmith.finetunejob.plan import plan as plan_job
 from tunesmith.health import HealthServer
+from tunesmith.kube import policies
 from tunesmith.kube.cluster import ApiError, Cluster
 from tunesmith.kube.conditions import is_true
 from tunesmith.kube.key import Key, concerned
@@ -37,7 +38,10 @@ from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
 from tunesmith.kube.watches import Watched, watch
 from tunesmith.kube.workqueue import Lane, Pass, WorkQueue
+from tunesmith.logs import configure_logs
+from tunesmith.metrics.exposition import Exposition
 from tunesmith.settings import Settings, settings
+from tunesmith.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,8 @@ WATCHES_BEGIN_SECONDS = 5.0
 #: What is watched; changes of children concern their owner.
 OURS = {MANAGED_BY: MANAGER}
 WATCHED = (
+    Watched(GROUP, VERSION, "tuningpolicies"),
+    Watched("", "v1", "namespaces"),
     Watched(GROUP, VERSION, "finetunejobs"),
     Watched(GROUP, VERSION, "evalruns"),
     Watched(GROUP, VERSION, "adapterdeployments"),
@@ -69,14 +75,25 @@ def learn(queue: WorkQueue, store: Store, raw: Any, gone: bool = False) -> None:
     if store.remove(raw) if gone else store.put(raw):
         for key in _concerned(store, raw):
             queue.add(key, Lane.NEW if store.is_new(key) else Lane.CHANGED)
+        for key in _decided_anew(store, raw):
+            queue.add(key, Lane.ROUTINE)
 
 
 def _concerned(store: Store, raw: Any) -> Iterator[Key]:
     """The object itself and its owner; of a job that has trained and a run that has judged the
     deployments beside it, too."""
     yield from concerned(raw)
-    if is_true(readable_conditions(raw), "Succeeded"):
+    if raw["kind"] in OWN and is_true(readable_conditions(raw), "Succeeded"):
         yield from store.keys(raw["metadata"]["namespace"], Kind.ADAPTER_DEPLOYMENT)
+
+
+def _decided_anew(store: Store, raw: Any) -> Iterator[Key]:
+    """All that may be given something else now: by another policy, or by other policies."""
+    match raw["kind"]:
+        case policies.POLICY:
+            yield from (key for kind in Kind for key in store.all_keys(kind))
+        case policies.NAMESPACE:
+            yield from (key for kind in Kind for key in store.keys(raw["metadata"]["name"], kind))
 
 
 async def operate(chosen: Settings, stop: asyncio.Event) -> None:
@@ -92,7 +109,7 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     queue = WorkQueue(reconcile, chosen.workers)
     around = Surroundings(cluster, store, pods, chosen, partial(learn, queue, store))
     lease = Lease(cluster, LeaseSettings(chosen.operator_namespace, chosen.identity))
-    health = HealthServer(chosen.health_port, queue, lease)
+    health = HealthServer(chosen.health_port, queue, lease, Exposition(store, queue, lease))
     following: asyncio.Future[None] | None = None
     await health.start()
     try:
@@ -115,9 +132,10 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
 
 async def _require_definitions(cluster: Cluster, chosen: Settings) -> None:
     """kopf would never notice a kind that is installed later: better to be started again."""
-    for kind in Kind:
+    for kind in (*Kind, policies.POLICY):
+        namespace = None if kind == policies.POLICY else next(iter(chosen.namespaces), None)
         try:
-            await anext(cluster.pages(str(kind), next(iter(chosen.namespaces), None)))
+            await anext(cluster.pages(str(kind), namespace))
         except ApiError as error:
             if error.not_found:
                 raise SystemExit(f"the CustomResourceDefinition of {kind} is missing") from error
@@ -137,11 +155,12 @@ async def _follow(queue: WorkQueue, around: Surroundings, began: Callable[[], No
 async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
     """Compare what is kept with what is there, and look at what had changed.
 
+    Policies first, as no object may be looked at without what they give it.
     What nobody has looked at before has no children, and does not wait until those of all others
     are listed; for the others, a child that is not listed yet would seem to be missing.
     """
     store, changed = around.store, list[Key]()
-    for kinds in (OWN, CHILDREN):
+    for kinds in (policies.DECIDING, OWN, CHILDREN):
         changed += await compare_with_lists(
             around.cluster, store, kinds, around.settings.namespaces
         )
@@ -195,14 +214,11 @@ def _listen(stop: asyncio.Event) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # kopf tells of every event that reached the queue.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     chosen = settings()
+    configure_logs(chosen.log_format)
     log.info("tunesmith %s starts as %s", __version__, chosen.identity)
-    asyncio.run(_run(chosen))
+    with traced(chosen.tracing_endpoint):
+        asyncio.run(_run(chosen))
 
 
 if __name__ == "__main__":

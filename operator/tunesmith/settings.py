@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 
 from kubernetes.utils.quantity import parse_quantity
@@ -16,6 +17,13 @@ from tunesmith.api.evaluation_suite import BenchmarkSize
 from tunesmith.api.locations import PVC_FOLDER_PATTERN, PVC_PATTERN
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class LogFormat(StrEnum):
+    """How a line of the operator's log looks."""
+
+    JSON = "json"
+    TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,9 @@ class Settings:
     identity: str = field(default_factory=socket.gethostname)
     workers: int = 16
     health_port: int = 8080
+    log_format: LogFormat = LogFormat.JSON
+    #: Where spans go, by OTLP over HTTP; empty: there are none.
+    tracing_endpoint: str = ""
     resync: timedelta = timedelta(minutes=10)
     #: How often a running pod is asked how far it is.
     progress_interval: timedelta = timedelta(seconds=10)
@@ -97,6 +108,8 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         hub=_hub(environment),
         workers=int(environment.get("TUNESMITH_WORKERS", "16")),
         health_port=int(environment.get("TUNESMITH_HEALTH_PORT", "8080")),
+        log_format=_log_format(environment),
+        tracing_endpoint=environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
         resync=seconds("RESYNC", Settings.resync),
         progress_interval=seconds("PROGRESS_INTERVAL", Settings.progress_interval),
         first_retry_delay=seconds("FIRST_RETRY_DELAY", Settings.first_retry_delay),
@@ -112,6 +125,13 @@ def _gpu_memory(environment: Mapping[str, str]) -> str:
             f"TUNESMITH_GPU_MEMORY is {text!r}: write a quantity such as 80Gi"
         ) from None
     return text
+
+
+def _log_format(environment: Mapping[str, str]) -> LogFormat:
+    text = environment.get("TUNESMITH_LOG_FORMAT") or LogFormat.JSON
+    if text not in list(LogFormat):
+        raise SystemExit(f"TUNESMITH_LOG_FORMAT is {text!r}: write json or text")
+    return LogFormat(text)
 
 
 def _general_knowledge(environment: Mapping[str, str]) -> GeneralKnowledge | None:

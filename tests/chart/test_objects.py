@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tunesmith.api.objects import Kind
+
 from examples.demo.kubectl import Object
 from tests.chart.rendering import NAMESPACE, named, of_kind, rendered
 
@@ -33,17 +35,25 @@ def test_with_a_list_of_namespaces_the_operator_has_its_rights_there_and_nowhere
         assert named(listed, "Role", OPERATOR, namespace)["rules"] == rules
         (subject,) = named(listed, "RoleBinding", OPERATOR, namespace)["subjects"]
         assert (subject["name"], subject["namespace"]) == (OPERATOR, NAMESPACE)
-    assert of_kind(listed, "ClusterRoleBinding") == []
+    (binding,) = of_kind(listed, "ClusterRoleBinding")
+    cluster = named(listed, "ClusterRole", binding["roleRef"]["name"])["rules"]
+    assert {each for rule in cluster for each in rule["resources"]} == {
+        "tuningpolicies",
+        "namespaces",
+    }
+    assert {each for rule in cluster for each in rule["verbs"]} == {"list", "watch"}
     assert environment(in_namespaces("support", "search"))["TUNESMITH_NAMESPACES"] == (
         "support search"
     )
     assert "TUNESMITH_NAMESPACES" not in environment()
 
 
-def test_approvals_are_watched_over_where_the_operator_acts() -> None:
-    (binding,) = of_kind(rendered(in_namespaces("support")), "ValidatingAdmissionPolicyBinding")
-    (expression,) = binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
-    assert expression["values"] == ["support"]
+def test_approvals_and_policies_are_watched_over_where_the_operator_acts() -> None:
+    bindings = of_kind(rendered(in_namespaces("support")), "ValidatingAdmissionPolicyBinding")
+    assert len(bindings) == 1 + len(Kind)
+    for each in bindings:
+        (expression,) = each["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
+        assert expression["values"] == ["support"]
 
 
 def test_no_rule_names_everything_nor_reads_secrets() -> None:
@@ -113,4 +123,5 @@ def test_people_have_our_kinds_by_the_roles_they_have_anyway() -> None:
     assert f"{aggregated}view" not in edit["metadata"]["labels"]
     assert not any("status" in each for rule in edit["rules"] for each in rule["resources"])
     without = rendered({"roles": {"aggregate": False}})
-    assert [each["metadata"]["name"] for each in of_kind(without, "ClusterRole")] == [OPERATOR]
+    left = {each["metadata"]["name"] for each in of_kind(without, "ClusterRole")}
+    assert left == {OPERATOR, "tunesmith-policies"}

@@ -18,6 +18,7 @@ import yaml
 
 from examples.demo.chain import ROOT
 from examples.demo.kubectl import Kubectl, Object
+from tests.cluster.policies import only, policy, refusal
 from tests.cluster.test_faults import copy_in
 from tests.cluster.test_stages import (
     finetunejob,
@@ -116,6 +117,18 @@ def test_plan_tells_every_sentence_of_a_refusal_and_what_would_fit(plugin: Plugi
     assert any("lora.rank must be between 1 and 512" in each for each in refusal["because"])
     assert any("training.learningRate must be above 0" in each for each in refusal["because"])
     assert "what would fit" in found["memory"]["doesNotFit"]
+
+
+def test_plan_tells_what_a_policy_does_not_allow(plugin: Plugin) -> None:
+    job = finetunejob("planned", baseModel={"uri": "hf://meta-llama/Llama-3.1-8B"})
+    team = plugin.kubectl
+    allowed: Object = {"baseModels": ["hf://mistralai/*"]}
+    with policy(team.namespace, namespaces=only(team.namespace), allowed=allowed):
+        until(lambda: refusal(team, job))
+        told = plugin("plan", "-f", "-", stdin=json.dumps(job))
+    assert told.code == 1
+    assert f"Refused: TuningPolicy {team.namespace} does not allow spec.baseModel.uri" in told.text
+    assert "hf://meta-llama/Llama-3.1-8B; its base models are: hf://mistralai/*" in told.text
 
 
 def test_plan_refuses_a_misspelt_field_as_kubectl_apply_does(plugin: Plugin) -> None:

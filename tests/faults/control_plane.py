@@ -106,5 +106,6 @@ def same(definition: Object) -> Object:
 def upgraded(definition: Object) -> Object:
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     schema["description"] = "As a later version describes it."
-    schema["properties"]["status"]["properties"]["later"] = {"type": "string"}
+    part = "status" if "status" in schema["properties"] else "spec"
+    schema["properties"][part]["properties"]["later"] = {"type": "string"}
     return definition

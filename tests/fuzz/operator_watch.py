@@ -20,7 +20,7 @@ SELECTOR = "app.kubernetes.io/component=operator"
 USER = f"system:serviceaccount:{NAMESPACE}:tunesmith-operator"
 AUDIT_LOG = ROOT / "build" / "cluster" / "audit.log"
 #: The beginning of what Python prints for an exception that nobody expected.
-TRACEBACK = re.compile(r"^Traceback \(most recent call last\):", re.MULTILINE)
+TRACEBACK = re.compile(r"Traceback \(most recent call last\):")
 
 
 @dataclass
@@ -69,12 +69,8 @@ class OperatorWatch:
         return Path(self._file.name).read_text(errors="replace")
 
     def tracebacks(self) -> list[str]:
-        """The last line before each traceback, and the one that says what was raised."""
-        text = self.log()
-        return [
-            text[max(0, found.start() - 300) : found.start() + 4000]
-            for found in TRACEBACK.finditer(text)
-        ]
+        """The log lines that tell of something raised that nobody expected."""
+        return [each[:4300] for each in self.log().splitlines() if TRACEBACK.search(each)]
 
     def requests(self) -> Counter[str]:
         """Requests so far, by verb and resource: the API server's own account of them."""

@@ -8,6 +8,7 @@ from subprocess import CalledProcessError
 import pytest
 import yaml
 from tunesmith.api.adapterdeployment import AdapterDeploymentSpec
+from tunesmith.api.crd import DEFINITIONS
 from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.api.objects import Kind
 
@@ -46,7 +47,7 @@ def test_with_it_there_is_a_check_for_each_kind_in_the_namespace_of_argo_cd() ->
 
 def test_neither_helm_nor_argo_cd_takes_a_crd_and_all_its_objects_away() -> None:
     crds = [each for each in rendered() if each["kind"] == "CustomResourceDefinition"]
-    assert len(crds) == len(Kind)
+    assert len(crds) == len(DEFINITIONS)
     for each in crds:
         annotations = each["metadata"]["annotations"]
         assert annotations["helm.sh/resource-policy"] == "keep"

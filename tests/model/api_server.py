@@ -21,6 +21,7 @@ from tunesmith.api import API_VERSION
 from tunesmith.api.objects import Kind
 from tunesmith.api.serving_contract import ReplicaReport
 from tunesmith.kube.conditions import timestamp
+from tunesmith.kube.policies import POLICY
 
 from tests.unit.operator import given
 
@@ -111,8 +112,9 @@ class ApiServer:
             return None
         self._uids += 1
         made = json.loads(json.dumps(manifest))
+        if key[0] != POLICY:
+            made["metadata"]["namespace"] = NAMESPACE
         made["metadata"] |= {
-            "namespace": NAMESPACE,
             "uid": f"uid-{self._uids}",
             "generation": 1,
             "creationTimestamp": self.clock.stamp(),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from tunesmith.api.objects import Kind
+from tunesmith.kube.policies import POLICY
 
 from tests.model import manifests
 from tests.model.api_server import Object
 from tests.model.choices import SHAPES
 from tests.model.connection import touch
 from tests.model.history import OF_OURS, WHICH, History, named, one
-from tests.model.manifests import ADAPTER_EDITS, EDITS, JOBS, SERVED_NAME, JobShape
+from tests.model.manifests import ADAPTER_EDITS, EDITS, GIVEN, JOBS, SERVED_NAME, JobShape
 
 
 class ByUsers(History):
@@ -70,6 +71,14 @@ class ByUsers(History):
         version = (digests[which % len(digests)] if digests else "sha256:" + "0" * 64)[7:19]
         with self.world.server.change("AdapterDeployment", "serving") as found:
             found["spec"]["adapters"]["pins"] = [{"name": SERVED_NAME, "version": version}]
+
+    @rule(given=st.sampled_from(GIVEN))
+    def apply_policy(self, given: Object) -> None:
+        self.world.give(given)
+
+    @rule()
+    def delete_policy(self) -> None:
+        self.world.server.remove(POLICY, "tenants")
 
     # --- meddling --------------------------------------------------------------------------------
 

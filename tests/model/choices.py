@@ -6,10 +6,10 @@ from datetime import timedelta
 
 from hypothesis import strategies as st
 from tunesmith.api.verdict import Verdict
-from tunesmith.kube.reader import KEPT
 
 from tests.model.connection import Faults
 from tests.model.manifests import JobShape
+from tests.model.played_operator import WATCHED
 from tests.model.trainer import BELOW_BAND, IN_BAND, Success
 
 KINDS_READ = [
@@ -32,6 +32,7 @@ SHAPES = st.builds(
     backoff_limit=st.sampled_from([1, 0, 2]),
     shares_name=st.booleans(),
     ttl=st.sampled_from([None, None, 1200]),
+    has_output=st.booleans(),
 )
 SUCCESSES = st.builds(
     Success, verdict=st.sampled_from(list(Verdict)), base=st.sampled_from([IN_BAND, BELOW_BAND])
@@ -39,7 +40,7 @@ SUCCESSES = st.builds(
 FAULTS = st.builds(
     Faults,
     crash_before=st.none() | st.integers(0, 6),
-    lags=st.dictionaries(st.sampled_from(KEPT), st.integers(1, 12), max_size=3),
+    lags=st.dictionaries(st.sampled_from(WATCHED), st.integers(1, 12), max_size=3),
     touched=st.booleans(),
     skew=st.sampled_from([0, 0, -300, 300]).map(lambda seconds: timedelta(seconds=seconds)),
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.api import API_VERSION
 from tunesmith.api.objects import Kind
 from tunesmith.kube.labels import QUEUE_NAME
+from tunesmith.kube.policies import POLICY
 
 from tests.model.api_server import Object, custom
 from tests.model.trainer import digest
@@ -35,6 +37,7 @@ class JobShape:
     backoff_limit: int = 1
     shares_name: bool = True
     ttl: int | None = None
+    has_output: bool = True
 
     def manifest(self, name: str) -> Object:
         evaluation = {"preflight": self.preflight}
@@ -46,17 +49,36 @@ class JobShape:
                 "uri": "pvc://data/tickets.jsonl",
                 "review": {"required": self.review},
             },
-            "output": {"uri": "pvc://adapters/tuned"},
             "evaluation": evaluation,
             "resources": {"gpus": 1, "nodes": self.nodes},
             "backoffLimit": self.backoff_limit,
         }
+        if self.has_output:
+            spec["output"] = {"uri": "pvc://adapters/tuned"}
         if self.shares_name:
             spec["adapterName"] = SERVED_NAME
         if self.ttl is not None:
             spec["ttlSecondsAfterFinished"] = self.ttl
         labels = TEAM | ({QUEUE_NAME: "gpus"} if self.queued else {})
         return custom(Kind.FINE_TUNE_JOB, name, spec, labels=labels)
+
+
+#: What a policy gives: places for adapters, nodes, a queue, and nothing.
+GIVEN: list[dict[str, Any]] = [
+    {"output": {"uri": "pvc://adapters/given"}},
+    {"output": {"uri": "pvc://adapters/moved"}, "queue": "gpus"},
+    {"nodeSelector": {"pool": "tenants"}, "servingImage": "vllm:tenants"},
+    {},
+]
+
+
+def policy(given: dict[str, Any]) -> Object:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": POLICY,
+        "metadata": {"name": "tenants"},
+        "spec": {"defaults": given},
+    }
 
 
 def eval_run(name: str, *, of_job: bool) -> Object:

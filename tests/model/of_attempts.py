@@ -13,13 +13,14 @@ from tunesmith.api.objects import Kind
 from tunesmith.api.trainer_contract import TrainingPlan
 from tunesmith.finetunejob.decision import JobStage
 from tunesmith.finetunejob.eval_runs import is_over
-from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES, STAGE
+from tunesmith.kube.labels import ATTEMPT, COUNTED_FAILURES, OUTPUT, STAGE, noted
 from tunesmith.kube.observed_attempt import is_finished
 
 from tests.model.api_server import Object, View, Write, owner_uid
 from tests.model.invariants import When, of_states, of_writes
 from tests.model.trainer import Ending, plan_of
 from tests.model.truth import Truth
+from tests.unit.operator import given
 
 #: Superseded Jobs go; the last that failed stays for its log.
 MOST_JOBS_OF_A_STAGE = 2
@@ -62,6 +63,21 @@ def training_uses_prepared_data(write: Write, truth: Truth) -> Iterator[str]:
     plan = _training_plan(write)
     if plan and plan.dataset.digest not in truth.prepared[write.subject["metadata"]["uid"]]:
         yield f"{_name(write.after)} trains on {plan.dataset.digest}, which nobody prepared"
+
+
+@of_writes
+def outputs_stay(write: Write, truth: Truth) -> Iterator[str]:
+    """A job without an output of its own stores everything in one place, whatever policies become:
+    a new Job writes where status says or, without it, where the Jobs before it wrote."""
+    job, kept = _new_job(write), write.subject
+    if job is None or kept["kind"] != Kind.FINE_TUNE_JOB or "output" in kept["spec"]:
+        return
+    told = kept.get("status", {}).get("output")
+    owned = (each for each in write.seen.list("Job") if owner_uid(each) == owner_uid(job))
+    before = [told, *(noted(each, OUTPUT) for each in owned if each != job)]
+    place = next((each["uri"] for each in before if each), None)
+    if place and not _writes_below(job, place):
+        yield f"{_name(job)} writes to another place than {place}"
 
 
 @of_writes
@@ -190,6 +206,10 @@ def superseded_attempts_go(view: View) -> Iterator[str]:
 
 def _leaves(job: Object) -> bool:
     return "deletionTimestamp" in job["metadata"]
+
+
+def _writes_below(job: Object, place: str) -> bool:
+    return str(given.plan_of(job)["output"]["uri"]).startswith(f"{place}/")
 
 
 def _new_job(write: Write) -> Object | None:

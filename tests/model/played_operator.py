@@ -15,6 +15,7 @@ from tunesmith.api.trainer_contract import ProgressReport
 from tunesmith.kube import key, reconcile
 from tunesmith.kube.labels import MANAGED_BY
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.policies import POLICY, Defaults
 from tunesmith.kube.reader import CHILDREN, KEPT, Reader, compare_with_lists
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
@@ -25,6 +26,8 @@ from tests.model.connection import NONE, Connection, CrashError, Faults
 from tests.model.invariants import check_write
 from tests.model.truth import Truth
 from tests.unit.operator.given import SETTINGS
+
+WATCHED = (POLICY, *KEPT)
 
 
 class Pods(PodHttp):
@@ -61,7 +64,7 @@ class Operator:
 
     def reconcile(self, subject: Key, faults: Faults = NONE) -> list[str]:
         """One pass over one object. What it wrote, in words."""
-        for kind in KEPT:
+        for kind in WATCHED:
             self.hear(kind, faults.lags.get(kind, 0))
         seen = _Seen(self.server, self.store)
         pods = Pods(self.sidecars)
@@ -93,8 +96,8 @@ class Operator:
     def look_at_all(self) -> None:
         """Compare what is kept with what is there."""
         connection = Connection(self.server, ("", ""), NONE, lambda *_: None)
-        self.loop.run_until_complete(compare_with_lists(connection, self.store, KEPT, ()))
-        self.told = dict.fromkeys(KEPT, self.server.revision)
+        self.loop.run_until_complete(compare_with_lists(connection, self.store, WATCHED, ()))
+        self.told = dict.fromkeys(WATCHED, self.server.revision)
 
     def hear(self, kind: str, lag: int = 0, *, of_what_went: bool = True) -> None:
         """The watch of a kind tells what happened, up to so many revisions ago."""
@@ -138,9 +141,9 @@ def _watched(room: Room[Any, Any], seen: _Seen) -> Room[Any, Any]:
         seen.subject = raw
         return room.parse(raw)
 
-    async def observe(reader: Reader, pods: PodHttp, parsed: Any) -> Any:
+    async def observe(reader: Reader, pods: PodHttp, parsed: Any, given: Defaults) -> Any:
         seen.reads(reader)
-        return await room.observe(reader, pods, parsed)
+        return await room.observe(reader, pods, parsed, given)
 
     return replace(room, parse=parse, observe=observe)
 

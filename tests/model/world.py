@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from tunesmith.api.dataset import APPROVED_BY, APPROVED_DATA
 from tunesmith.api.evalrun import EvalState
 from tunesmith.api.objects import Kind
+from tunesmith.kube.policies import POLICY
 from tunesmith.kube.reader import KEPT
 
-from tests.model import of_attempts, of_results, of_serving
+from tests.model import manifests, of_attempts, of_results, of_serving
 from tests.model.api_server import ApiServer, Key, Object
 from tests.model.connection import NONE, Faults
 from tests.model.invariants import BrokenError, When, check_state
@@ -98,6 +99,7 @@ class World:
     def end(self) -> None:
         """All faults stop, and everybody does what status asks of them: does it end well?"""
         self.servers.mend()
+        self.give(manifests.GIVEN[0])
         for each in self.objects(Kind.FINE_TUNE_JOB):
             self.suspend(each, suspend=False)
         for _ in range(MOST_ROUNDS_TO_END):
@@ -123,6 +125,7 @@ class World:
         names = self.operator.objects()
         for key in names:
             self.server.remove(*key)
+        self.server.remove(POLICY, "tenants")
         for key in names:
             self.reconcile(key, Faults(lags=dict.fromkeys(KEPT, self.server.revision)))
         self.collect_garbage()
@@ -130,6 +133,13 @@ class World:
     def suspend(self, job: Object, *, suspend: bool) -> None:
         with self.server.change(job["kind"], job["metadata"]["name"]) as found:
             found["spec"]["suspend"] = suspend
+
+    def give(self, given: Object) -> None:
+        """The policy of the platform team gives this, from now on."""
+        wanted = manifests.policy(given)
+        if self.server.create(wanted) is None:
+            with self.server.change(wanted["kind"], wanted["metadata"]["name"]) as found:
+                found["spec"] = wanted["spec"]
 
     def approve(self, job: Object, by: str = "somebody") -> None:
         """What is in status now, as a person would copy it."""

@@ -53,7 +53,11 @@ def load_base_model(
     disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=compute_type, attn_implementation="sdpa", use_safetensors=True
+            folder,
+            dtype=compute_type,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     except Exception as error:
         if is_out_of_memory(error):

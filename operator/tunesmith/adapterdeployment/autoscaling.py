@@ -12,6 +12,7 @@ from tunesmith.adapterdeployment.objects import child_name
 from tunesmith.api import API_VERSION
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.objects import Kind
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.kube.labels import child_metadata
 from tunesmith.kube.pods import Trouble
 from tunesmith.settings import Settings
@@ -80,13 +81,13 @@ def unavailable(deployment: AdapterDeployment, settings: Settings, *, keda: bool
         return None
     if not settings.prometheus_address:
         return Trouble(
-            "PrometheusUnknown",
+            ConditionReason.PROMETHEUS_UNKNOWN,
             "autoscaling needs to know a Prometheus: ask the platform team to set the chart's "
             "value serving.prometheusAddress. Until then replicas stay as they are.",
         )
     if not keda:
         return Trouble(
-            "KedaNotInstalled",
+            ConditionReason.KEDA_NOT_INSTALLED,
             "autoscaling needs KEDA, which is not installed in this cluster. Until it is, replicas "
             "stay as they are.",
         )

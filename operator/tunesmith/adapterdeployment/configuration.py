@@ -45,6 +45,9 @@ def server_options(deployment: AdapterDeployment) -> Options:
         "host": "127.0.0.1",
         "port": VLLM_PORT,
         "shutdown-timeout": DRAIN_SECONDS,
+        # By itself vLLM would open pickles where there is nothing else.
+        "load-format": "safetensors",
+        "trust-remote-code": False,
     }
     if location.revision:
         options["revision"] = location.revision

@@ -39,6 +39,7 @@ from tunesmith.adapterdeployment.selection import (
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.reasons import NotServedReason
 from tunesmith.api.serving_contract import (
     SERVER_FILE,
     AdapterReport,
@@ -51,6 +52,7 @@ from tunesmith.api.serving_status import RejectedAdapter, Strategy, VersionState
 from tunesmith.kube import pods
 from tunesmith.kube.comparison import contains, marked
 from tunesmith.kube.plan import Object
+from tunesmith.kube.policies import NO_DEFAULTS, Defaults
 from tunesmith.kube.volumes import Mount, claim, mount
 from tunesmith.settings import Settings
 
@@ -113,6 +115,8 @@ class Observed:
     #: Jobs that merge or delete versions, and their pods.
     jobs_of_ours: list[Object] = field(default_factory=list)
     job_pods: list[Object] = field(default_factory=list)
+    #: What the policies of its namespace give.
+    given: Defaults = NO_DEFAULTS
     #: Digests that other AdapterDeployments serve; only looked up when files are to be deleted.
     served_elsewhere: frozenset[str] = frozenset()
 
@@ -208,9 +212,10 @@ def _claims_of_coming(observed: Observed) -> list[Mount]:
     A job that has begun has shown that its claim exists; no other may hold up a serving pod.
     """
     return [
-        mount(job.spec.output.uri)
+        mount(job.output.uri)
         for job in observed.jobs
-        if job.status.progress
+        if job.output
+        and job.status.progress
         and job.spec.base_model.uri == observed.deployment.spec.base_model.uri
     ]
 
@@ -322,7 +327,8 @@ def _only_one(selection: Selection, deployment: AdapterDeployment) -> Selection:
         "Adapters, or give this one an AdapterDeployment of its own."
     )
     others = [
-        RejectedAdapter(name=each, reason="OneAdapterOnly", message=message) for each in names[1:]
+        RejectedAdapter(name=each, reason=NotServedReason.ONE_ADAPTER_ONLY, message=message)
+        for each in names[1:]
     ]
     served = {name: selection.served[name] for name in names[:1]}
     return Selection(served, [*selection.rejected, *others])
@@ -364,7 +370,11 @@ def apply_list(observed: Observed, decision: Decision, settings: Settings) -> li
         each
         for server in decision.servers
         for each in children(
-            observed.deployment, server, observed.child("Deployment", server.role), settings
+            observed.deployment,
+            server,
+            observed.child("Deployment", server.role),
+            observed.given.server,
+            settings,
         )
     ]
     wanted += scaled_objects(observed.deployment, settings, keda=observed.keda)

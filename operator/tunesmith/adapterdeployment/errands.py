@@ -9,10 +9,11 @@ from typing import Any
 
 from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.api import GROUP
-from tunesmith.api.objects import AttemptStatus
+from tunesmith.api.objects import AttemptStatus, PodTemplate
 from tunesmith.kube.advance import Advance, advance
 from tunesmith.kube.attempts import Attempt, AttemptState
 from tunesmith.kube.observed_attempt import finished, latest_attempt
+from tunesmith.kube.policies import placed
 from tunesmith.settings import Settings
 
 Object = dict[str, Any]
@@ -28,6 +29,11 @@ class Purpose(StrEnum):
 
     MERGE = "merge"
     REMOVAL = "removal"
+
+
+def errand_template(own: PodTemplate, given: PodTemplate) -> PodTemplate:
+    """For pods of such Jobs. The image and environment that the spec names are vLLM's."""
+    return placed(own.model_copy(update={"image": None, "env": []}), given)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from tunesmith.adapterdeployment.errands import Purpose, labelled
 from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.api.objects import Kind, Resources
+from tunesmith.api.objects import Kind, PodTemplate, Resources
 from tunesmith.api.serving_status import Strategy
 from tunesmith.api.trainer_contract import MergePlan
 from tunesmith.kube.attempts import Start
@@ -53,7 +53,11 @@ def merged_path(candidate: Candidate) -> str:
 
 
 def merge_job(
-    deployment: AdapterDeployment, candidate: Candidate, start: Start, settings: Settings
+    deployment: AdapterDeployment,
+    candidate: Candidate,
+    start: Start,
+    template: PodTemplate,
+    settings: Settings,
 ) -> list[Object]:
     """The Job that merges one version, and its plan. It runs on CPU: merging is reading."""
     spec = deployment.spec
@@ -75,8 +79,7 @@ def merge_job(
         # The adapter lies beside the output.
         sources=[base_model, output],
         resources=Resources(gpus=0, cpu=spec.resources.cpu, memory=spec.resources.memory),
-        # The pods' image and environment are vLLM's.
-        template=spec.pod_template.model_copy(update={"image": None, "env": []}),
+        template=template,
         settings=settings,
     ).objects()
     return labelled(objects, candidate, Purpose.MERGE)

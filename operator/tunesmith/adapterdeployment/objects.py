@@ -3,9 +3,12 @@ and PodDisruptionBudget."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from pydantic import ValidationError
 
 from tunesmith.adapterdeployment.configuration import options_digest, proxy_files
 from tunesmith.adapterdeployment.serving_pod import (
@@ -16,9 +19,10 @@ from tunesmith.adapterdeployment.serving_pod import (
 )
 from tunesmith.api import GROUP
 from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.api.objects import Kind
+from tunesmith.api.objects import Kind, PodTemplate
 from tunesmith.api.serving_contract import DESIRED_FILE, PROXY_PORT, SERVER_FILE, DesiredState
-from tunesmith.kube.labels import child_metadata, owner_labels
+from tunesmith.kube.labels import child_metadata, noted, owner_labels
+from tunesmith.kube.policies import placed
 from tunesmith.kube.volumes import Mount, claim
 from tunesmith.settings import Settings
 
@@ -29,6 +33,8 @@ SERVICE_PORT = 80
 SERVES = f"{GROUP}/serves"
 #: On pods: the options that vLLM was started with.
 OPTIONS_DIGEST = f"{GROUP}/options-digest"
+#: On pods: what a policy gave them, as JSON.
+GIVEN = f"{GROUP}/given"
 #: On pods: the desired state that the kubelet was last called for.
 CALLED_FOR = f"{GROUP}/desired-state"
 
@@ -75,13 +81,17 @@ def pod_labels(deployment: AdapterDeployment, role: Role = Role.ADAPTERS) -> dic
 
 
 def children(
-    deployment: AdapterDeployment, server: ServerPlan, running: Object | None, settings: Settings
+    deployment: AdapterDeployment,
+    server: ServerPlan,
+    running: Object | None,
+    given: PodTemplate,
+    settings: Settings,
 ) -> list[Object]:
     """Everything that one server needs. Equal input gives equal objects, in every detail."""
     return [
         _config_map(deployment, server),
         _service(deployment, server.role),
-        _deployment(deployment, server, running, settings),
+        _deployment(deployment, server, running, given, settings),
         _disruption_budget(deployment, server.role),
     ]
 
@@ -116,14 +126,20 @@ def _service(deployment: AdapterDeployment, role: Role) -> Object:
 
 
 def _deployment(
-    deployment: AdapterDeployment, server: ServerPlan, running: Object | None, settings: Settings
+    deployment: AdapterDeployment,
+    server: ServerPlan,
+    running: Object | None,
+    given: PodTemplate,
+    settings: Settings,
 ) -> Object:
     labels = pod_labels(deployment, server.role)
+    kept = given_to_running(server, running, given)
     kind = ServingPod(
         labels=labels,
-        annotations={OPTIONS_DIGEST: server.options_digest},
+        annotations={OPTIONS_DIGEST: server.options_digest, **_noted(kept)},
         config_map=server.config_map,
         mounts=server.mounts,
+        template=placed(deployment.spec.pod_template, kept),
         image=_own_image(server, running, settings),
     )
     return {
@@ -161,19 +177,46 @@ def _disruption_budget(deployment: AdapterDeployment, role: Role) -> Object:
 def _own_image(server: ServerPlan, running: Object | None, settings: Settings) -> str:
     """The image of sidecar and proxy. A new version of the operator alone restarts no vLLM:
     running pods keep theirs until they are rolled for another reason."""
-    template = (running or {}).get("spec", {}).get("template", {})
-    annotations = template.get("metadata", {}).get("annotations", {})
-    if annotations.get(OPTIONS_DIGEST) != server.options_digest:
+    template = _template(running)
+    if not _was_started_with(template, server):
         return settings.operator_image
     containers = template.get("spec", {}).get("initContainers", [])
     found = (str(each["image"]) for each in containers if each["name"] == SIDECAR)
     return next(found, settings.operator_image)
 
 
+def given_to_running(server: ServerPlan, running: Object | None, given: PodTemplate) -> PodTemplate:
+    """What a policy gives to the pods. One that changes restarts no vLLM: running pods keep what
+    they were given until they are rolled for another reason."""
+    template = _template(running)
+    if not _was_started_with(template, server):
+        return given
+    try:
+        return PodTemplate.model_validate(noted(template, GIVEN) or {})
+    except ValidationError:
+        return given
+
+
+def _noted(given: PodTemplate) -> dict[str, str]:
+    """An annotation with it; none where nothing is given."""
+    told = given.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {GIVEN: json.dumps(told, sort_keys=True)} if told else {}
+
+
+def _template(running: Object | None) -> Object:
+    """The pod template of a Deployment."""
+    template: Object = (running or {}).get("spec", {}).get("template", {})
+    return {"metadata": {}, **template}
+
+
+def _was_started_with(template: Object, server: ServerPlan) -> bool:
+    annotations = template["metadata"].get("annotations", {})
+    return bool(annotations.get(OPTIONS_DIGEST) == server.options_digest)
+
+
 def config_map_of(running: Object | None) -> str | None:
     """The ConfigMap that the pods of a Deployment read."""
-    template = (running or {}).get("spec", {}).get("template", {})
-    for each in template.get("spec", {}).get("volumes", []):
+    for each in _template(running).get("spec", {}).get("volumes", []):
         if each["name"] == "configuration":
             return str(each["configMap"]["name"])
     return None
@@ -181,9 +224,8 @@ def config_map_of(running: Object | None) -> str | None:
 
 def claims_of(running: Object | None) -> list[Mount]:
     """Claims that the running pods mount: one that is needed no more is no reason to roll them."""
-    template = (running or {}).get("spec", {}).get("template", {})
     return [
         claim(each["persistentVolumeClaim"]["claimName"])
-        for each in template.get("spec", {}).get("volumes", [])
+        for each in _template(running).get("spec", {}).get("volumes", [])
         if each["name"].startswith("source-") and "persistentVolumeClaim" in each
     ]

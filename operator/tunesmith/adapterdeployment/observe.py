@@ -22,6 +22,7 @@ from tunesmith.kube.cluster import KEDA, ApiError, Object
 from tunesmith.kube.labels import is_controlled_by, owner_labels
 from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.policies import Defaults
 from tunesmith.kube.reader import Reader
 
 CHILD_KINDS = ("ConfigMap", "Service", "Deployment", "PodDisruptionBudget")
@@ -33,7 +34,9 @@ ENDED = {"Failed", "Succeeded"}
 Children = dict[tuple[str, str], Object]
 
 
-async def observe(cluster: Reader, http: PodHttp, deployment: AdapterDeployment) -> Observed:
+async def observe(
+    cluster: Reader, http: PodHttp, deployment: AdapterDeployment, given: Defaults
+) -> Observed:
     namespace = deployment.metadata.namespace
     labels = owner_labels(Kind.ADAPTER_DEPLOYMENT, deployment.metadata.name)
     children: Children = {}
@@ -60,6 +63,7 @@ async def observe(cluster: Reader, http: PodHttp, deployment: AdapterDeployment)
         runs=await _runs(cluster, deployment),
         children=children,
         foreign=foreign,
+        given=given,
         keda=keda,
         replicas=list(await asyncio.gather(*(_replica(http, each) for each in serving))),
         jobs_of_ours=await _jobs_of_ours(cluster, deployment, labels),

@@ -13,12 +13,13 @@ from tunesmith.adapterdeployment.decision import (
     decide,
     delete_list,
 )
-from tunesmith.adapterdeployment.errands import advances
+from tunesmith.adapterdeployment.errands import advances, errand_template
 from tunesmith.adapterdeployment.merging import merge_job
 from tunesmith.adapterdeployment.retirement import removal_job
 from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.adapterdeployment.status import Errands, status_of
 from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.api.objects import PodTemplate
 from tunesmith.api.serving_status import AdapterDeploymentStatus, ServingState, VersionState
 from tunesmith.kube.advance import Advance
 from tunesmith.kube.attempts import Start
@@ -60,7 +61,7 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
 def _jobs(
     observed: Observed,
     errands: Errands,
-    build: Callable[[AdapterDeployment, Candidate, Start, Settings], list[Object]],
+    build: Callable[[AdapterDeployment, Candidate, Start, PodTemplate, Settings], list[Object]],
     settings: Settings,
 ) -> list[Object]:
     """The Jobs that are to be started now."""
@@ -68,7 +69,13 @@ def _jobs(
         manifest
         for errand, advance in errands
         if advance.start
-        for manifest in build(observed.deployment, errand.candidate, advance.start, settings)
+        for manifest in build(
+            observed.deployment,
+            errand.candidate,
+            advance.start,
+            errand_template(observed.deployment.spec.pod_template, observed.given.trainer),
+            settings,
+        )
     ]
 
 

@@ -9,7 +9,7 @@ from tunesmith.adapterdeployment.errands import Errand, Purpose, errand, labelle
 from tunesmith.adapterdeployment.rollout import Version
 from tunesmith.adapterdeployment.selection import Candidate, Selection
 from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.api.objects import Kind, Resources
+from tunesmith.api.objects import Kind, PodTemplate, Resources
 from tunesmith.api.serving_status import VersionState
 from tunesmith.api.trainer_contract import RemovalPlan
 from tunesmith.kube.attempts import Start
@@ -57,10 +57,13 @@ def removals(candidates: list[Candidate], jobs: list[Object], pods: list[Object]
 
 
 def removal_job(
-    deployment: AdapterDeployment, candidate: Candidate, start: Start, settings: Settings
+    deployment: AdapterDeployment,
+    candidate: Candidate,
+    start: Start,
+    template: PodTemplate,
+    settings: Settings,
 ) -> list[Object]:
     """The Job that deletes the folder of one version, and its plan."""
-    template = deployment.spec.pod_template
     adapter = Source(candidate.uri, Role.ADAPTER, writable=True)
     objects = TrainerJob(
         kind=Kind.ADAPTER_DEPLOYMENT,
@@ -74,7 +77,7 @@ def removal_job(
         ),
         sources=[adapter],
         resources=Resources(gpus=0, cpu="50m", memory="512Mi"),
-        template=template.model_copy(update={"image": None, "env": []}),
+        template=template,
         settings=settings,
     ).objects()
     return labelled(objects, candidate, Purpose.REMOVAL)

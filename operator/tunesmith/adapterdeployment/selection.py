@@ -10,6 +10,7 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob
 from tunesmith.api.locations import Scheme, parse_location
+from tunesmith.api.reasons import NotServedReason
 from tunesmith.api.serving_status import RejectedAdapter
 from tunesmith.api.verdict import Verdict
 from tunesmith.kube.conditions import find, is_true
@@ -106,19 +107,19 @@ def _judge_job(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | R
     name, artifact, evaluation = job.metadata.name, job.status.artifact, job.status.evaluation
     served_name = job.spec.adapter_name or name
     if job.metadata.deletion_timestamp:
-        return _rejected(name, "BeingDeleted", "The job is being deleted.")
+        return _rejected(name, NotServedReason.BEING_DELETED, "The job is being deleted.")
     if job.spec.base_model.uri != deployment.spec.base_model.uri:
-        return _rejected(name, "OtherBaseModel", _other_base_model(deployment, job))
+        return _rejected(name, NotServedReason.OTHER_BASE_MODEL, _other_base_model(deployment, job))
     if artifact and artifact.kind is ArtifactKind.MODEL:
         message = (
             f"The job made a model, and this deployment serves adapters only: serve {artifact.uri} "
             "as baseModel.uri of another AdapterDeployment."
         )
-        return _rejected(name, "NotAnAdapter", message)
+        return _rejected(name, NotServedReason.NOT_AN_ADAPTER, message)
     if served_name == base_model_name(deployment):
-        return _rejected(name, "NameTaken", NAME_TAKEN)
-    if parse_location(job.spec.output.uri).scheme is not Scheme.PVC:
-        return _rejected(name, "NotOnClaim", _not_on_claim(job))
+        return _rejected(name, NotServedReason.NAME_TAKEN, NAME_TAKEN)
+    if job.output and parse_location(job.output.uri).scheme is not Scheme.PVC:
+        return _rejected(name, NotServedReason.NOT_ON_CLAIM, _not_on_claim(job, job.output.uri))
     passed = (
         artifact
         and evaluation
@@ -130,7 +131,7 @@ def _judge_job(deployment: AdapterDeployment, job: FineTuneJob) -> Candidate | R
         ready = find(job.status.conditions, "Ready")
         return _rejected(
             name,
-            ready.reason if ready else "NotTrained",
+            ready.reason if ready else NotServedReason.NOT_TRAINED,
             ready.message if ready else "The job has not begun.",
         )
     return Candidate(
@@ -155,10 +156,10 @@ def _other_base_model(deployment: AdapterDeployment, job: FineTuneJob) -> str:
     )
 
 
-def _not_on_claim(job: FineTuneJob) -> str:
+def _not_on_claim(job: FineTuneJob, output: str) -> str:
     digest = f" with digest {job.status.artifact.digest}" if job.status.artifact else ""
     return (
-        f"The job's output is {job.spec.output.uri}, and adapters are served from claims: copy the "
+        f"The job's output is {output}, and adapters are served from claims: copy the "
         "adapter's folder to a claim of this namespace and name it in adapters.named with its "
         f"pvc:// uri{digest}, or train with a pvc:// output."
     )
@@ -171,7 +172,7 @@ def _judge_named(
     deployment: AdapterDeployment, named: NamedAdapter, runs: list[EvalRun]
 ) -> Candidate | RejectedAdapter:
     if named.name == base_model_name(deployment):
-        return _rejected(named.name, "NameTaken", NAME_TAKEN)
+        return _rejected(named.name, NotServedReason.NAME_TAKEN, NAME_TAKEN)
     candidate = Candidate(named.name, named.uri, named.digest, named.gate)
     if named.gate is GateRule.NONE:
         return candidate
@@ -188,7 +189,7 @@ def _judge_named(
         f"No EvalRun of this namespace has given {candidate.digest[:19]}… the verdict Passed on "
         f"{deployment.spec.base_model.uri}. Apply one, or set gate: None to serve it unjudged."
     )
-    return _rejected(named.name, "NotEvaluated", message)
+    return _rejected(named.name, NotServedReason.NOT_EVALUATED, message)
 
 
 def _passed(run: EvalRun, deployment: AdapterDeployment, digest: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from tunesmith.adapterdeployment.configuration import DRAIN_SECONDS
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.locations import Scheme, parse_location
+from tunesmith.api.objects import PodTemplate
 from tunesmith.api.serving_contract import (
     CONFIGURATION_FOLDER,
     HUB_CACHE_FOLDER,
@@ -67,6 +68,8 @@ class ServingPod:
     annotations: dict[str, str]
     config_map: str
     mounts: list[Mount]
+    #: With what a policy gives.
+    template: PodTemplate
     #: Of sidecar and proxy.
     image: str
 
@@ -98,7 +101,7 @@ def serving_pod(deployment: AdapterDeployment, kind: ServingPod, settings: Setti
         ],
     }
     template = pod(
-        spec.pod_template,
+        kind.template,
         kind.labels,
         container,
         [*_volumes(deployment, kind), *hub_volumes(hub), *found],

@@ -11,6 +11,7 @@ from tunesmith.adapterdeployment.objects import Role, ServerPlan, child_name, en
 from tunesmith.adapterdeployment.rollout import Version
 from tunesmith.adapterdeployment.selection import base_model_name
 from tunesmith.api.objects import ConditionStatus
+from tunesmith.api.reasons import ConditionReason, RefusalReason
 from tunesmith.api.serving_contract import AdapterState, state_digest
 from tunesmith.api.serving_status import (
     AdapterDeploymentStatus,
@@ -149,11 +150,13 @@ def _judge(
             f"A {' and a '.join(observed.foreign)} exists and is not Tunesmith's: delete it, or "
             "use another name for this AdapterDeployment."
         )
-        return _waiting(Trouble("NameTaken", message))
+        return _waiting(Trouble(ConditionReason.NAME_TAKEN, message))
     if decision.main is None:
         return _without_server(merges)
     if wanted == 0:
-        finding = fails("Ready", "ScaledToZero", "replicas is 0: nothing is served.")
+        finding = fails(
+            "Ready", ConditionReason.SCALED_TO_ZERO, "replicas is 0: nothing is served."
+        )
         return ServingState.SCALED_TO_ZERO, finding, None
     on_their_way = {each.candidate.model for each, _ in merges}
     missing = [
@@ -169,10 +172,14 @@ def _judge(
             return _waiting(Trouble(advance.stalled.reason, advance.stalled.message))
         if enough and not missing:
             # The version before is served meanwhile.
-            finding = fails("Ready", "Merging", advance.succeeded.message)
+            finding = fails("Ready", ConditionReason.MERGING, advance.succeeded.message)
             return ServingState.MERGING, finding, None
     if enough and not missing and not merges:
-        return ServingState.READY, holds("Ready", "Serving", _serving(decision, served)), None
+        return (
+            ServingState.READY,
+            holds("Ready", ConditionReason.SERVING, _serving(decision, served)),
+            None,
+        )
     if enough and missing and len(hurt) == len(missing):
         return _degraded(hurt)
     if trouble := _trouble(observed):
@@ -202,24 +209,32 @@ def _without_server(merges: Errands) -> Judgement:
         message = f"{errand.candidate.model} is being merged into the base model's weights."
         if advance.stalled:
             return _waiting(Trouble(advance.stalled.reason, advance.stalled.message))
-        if advance.succeeded.reason not in ("Pending", "Running"):
+        if advance.succeeded.reason not in (ConditionReason.PENDING, ConditionReason.RUNNING):
             message = f"{message} {advance.succeeded.message}"
-        return ServingState.MERGING, fails("Ready", "Merging", message), None
+        return ServingState.MERGING, fails("Ready", ConditionReason.MERGING, message), None
     message = "There is no adapter to merge yet; notServed says why."
-    return ServingState.WAITING, fails("Ready", "NoAdapter", message), None
+    return ServingState.WAITING, fails("Ready", ConditionReason.NO_ADAPTER, message), None
 
 
 def _degraded(hurt: list[ServedAdapter]) -> Judgement:
     """Everything else is served: what is wrong with these is theirs alone."""
     first = hurt[0]
     more = f" The same goes for {len(hurt) - 1} more; see status.adapters." if hurt[1:] else ""
-    reason = (first.last_error or "").split(":", 1)[0]
+    reason = _refusal(first.last_error or "")
     message = f"{first.name}@{first.version} is not served. {first.last_error}{more}"
     return (
         ServingState.DEGRADED,
         fails("Ready", reason, message),
         holds("Stalled", reason, message),
     )
+
+
+def _refusal(error: str) -> RefusalReason:
+    """The word before the colon; of a replica whose image is its user's own it may be any."""
+    try:
+        return RefusalReason(error.split(":", 1)[0])
+    except ValueError:
+        return RefusalReason.INTERNAL
 
 
 def _keyless(observed: Observed) -> Trouble | None:
@@ -230,7 +245,7 @@ def _keyless(observed: Observed) -> Trouble | None:
     ):
         return None
     return Trouble(
-        "NoClients",
+        ConditionReason.NO_CLIENTS,
         f"Every request is refused with 401: the Secret {access.secret_ref.name} does not exist in "
         f"namespace {observed.deployment.metadata.namespace}, or has no entries. Create it with an "
         "entry for each client, its name and its API key; it counts within about a minute.",
@@ -243,7 +258,7 @@ def _warnings(decision: Decision, trouble: Trouble | None, removals: Errands) ->
     for errand, advance in removals:
         if advance.succeeded.status is ConditionStatus.FALSE:
             message = f"{errand.candidate.uri} is not deleted. {advance.succeeded.message}"
-            return [holds("Warning", "FilesNotDeleted", message)]
+            return [holds("Warning", ConditionReason.FILES_NOT_DELETED, message)]
     limits = decision.limits
     held = len([each for each in decision.versions if each.loaded])
     if limits is None or held <= limits.max_loras:
@@ -253,7 +268,7 @@ def _warnings(decision: Decision, trouble: Trouble | None, removals: Errands) ->
         "Raise server.maxLoras if the GPU has room, or spread the adapters over several "
         "AdapterDeployments."
     )
-    return [holds("Warning", "HotSetDoesNotFit", message)]
+    return [holds("Warning", ConditionReason.HOT_SET_DOES_NOT_FIT, message)]
 
 
 def _names(served: list[ServedAdapter]) -> str:
@@ -290,5 +305,5 @@ def _refused_pods(observed: Observed) -> Trouble | None:
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
                 name = child_name(observed.deployment, role)
                 message = f"{name}: the pods cannot be created: {condition.get('message', '')}"
-                return Trouble("PodsRefused", message[:2000])
+                return Trouble(ConditionReason.PODS_REFUSED, message[:2000])
     return None

@@ -51,6 +51,8 @@ FREE_ARGUMENTS = (
     "specialize-active-lora",
     "tool-call-parser",
 )
+#: Ways of loading weights that never open a pickle, which can carry programs.
+LOAD_FORMATS = ("safetensors", "fastsafetensors", "runai_streamer", "mistral", "dummy")
 
 
 class Server(ApiModel):
@@ -90,7 +92,12 @@ class Server(ApiModel):
             rule(
                 f"self.all(name, name in {list(FREE_ARGUMENTS)})",
                 "server.arguments may hold: " + ", ".join(FREE_ARGUMENTS),
-            )
+            ),
+            rule(
+                f"!('load-format' in self) || self['load-format'] in {list(LOAD_FORMATS)}",
+                f"load-format must be one of {', '.join(LOAD_FORMATS)}: others read pickles, which "
+                "can carry programs",
+            ),
         ),
     )
 

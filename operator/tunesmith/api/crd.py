@@ -19,6 +19,8 @@ from tunesmith.api import GROUP, VERSION
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.generated import write_or_check
+from tunesmith.api.tuningpolicy import TuningPolicy
 
 Schema = dict[str, Any]
 
@@ -63,6 +65,8 @@ class Definition:
     short: str
     columns: list[Column]
     scale: Schema | None = field(default=None)
+    #: Of the cluster, not of a namespace.
+    is_cluster_wide: bool = False
 
 
 DEFINITIONS = [
@@ -125,16 +129,30 @@ DEFINITIONS = [
             "labelSelectorPath": ".status.selector",
         },
     ),
+    Definition(
+        TuningPolicy,
+        "tuningpolicies",
+        "tpol",
+        [
+            Column("Namespaces", ".spec.namespaces.matchLabels"),
+            Column("Methods", ".spec.allowed.methods"),
+            Column("Max-GPUs", ".spec.allowed.maxGpus", "integer"),
+            Column("Max-Hours", ".spec.allowed.maxHours", "number"),
+            Column("Queue", ".spec.defaults.queue"),
+            AGE,
+        ],
+        is_cluster_wide=True,
+    ),
 ]
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:
     """The model's schema as the API server accepts it."""
     source = model.model_json_schema(mode="validation", by_alias=True)
-    return _convert(source, source.get("$defs", {}), _rules_by_name(model))
+    return _convert(source, source.get("$defs", {}), rules_by_name(model))
 
 
-def _rules_by_name(model: type[BaseModel]) -> dict[str, list[dict[str, str]]]:
+def rules_by_name(model: type[BaseModel]) -> dict[str, list[dict[str, str]]]:
     """CEL rules of every model reachable from this one, by the model's name."""
     found: dict[str, list[dict[str, str]]] = {}
     waiting: list[Any] = [model]
@@ -152,7 +170,7 @@ def _rules_by_name(model: type[BaseModel]) -> dict[str, list[dict[str, str]]]:
 def _convert(
     source: Schema, definitions: dict[str, Schema], rules: dict[str, list[dict[str, str]]]
 ) -> Schema:
-    source = _without_null(source)
+    source = without_null(source)
     if "$ref" in source:
         name = source["$ref"].rsplit("/", 1)[1]
         target = _convert({"title": name, **definitions[name]}, definitions, rules)
@@ -193,7 +211,7 @@ def _own_keywords(
     return result
 
 
-def _without_null(source: Schema) -> Schema:
+def without_null(source: Schema) -> Schema:
     """``anyOf: [T, null]`` is how pydantic says optional; the API server says it by absence."""
     match source:
         case {"anyOf": [chosen, {"type": "null"}], **rest}:
@@ -210,45 +228,46 @@ def custom_resource_definition(definition: Definition) -> Schema:
     schema = structural_schema(definition.model)
     properties = schema["properties"]
     properties["metadata"] = {"type": "object"}
-    del properties["status"]["default"]
-    subresources: Schema = {"status": {}}
-    if definition.scale:
-        subresources["scale"] = definition.scale
+    properties.get("status", {}).pop("default", None)
+    whole = {"type": "object", "description": definition.model.__doc__, "required": ["spec"]}
+    whole["properties"] = properties
+    if over_all := schema.get("x-kubernetes-validations"):
+        whole["x-kubernetes-validations"] = over_all
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": f"{definition.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": "Cluster" if definition.is_cluster_wide else "Namespaced",
             "names": {
                 "kind": kind,
                 "listKind": f"{kind}List",
                 "plural": definition.plural,
                 "singular": kind.lower(),
                 "shortNames": [definition.short],
-                "categories": ["tunesmith"],
+                # Who may only see a namespace could get none of a category that holds more.
+                **({} if definition.is_cluster_wide else {"categories": ["tunesmith"]}),
             },
             "versions": [
                 {
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": subresources,
+                    **_subresources(definition),
                     "additionalPrinterColumns": [each.to_json() for each in definition.columns],
-                    "schema": {
-                        "openAPIV3Schema": {
-                            "type": "object",
-                            "description": definition.model.__doc__,
-                            "required": ["spec"],
-                            "properties": properties,
-                            "x-kubernetes-validations": schema["x-kubernetes-validations"],
-                        }
-                    },
+                    "schema": {"openAPIV3Schema": whole},
                 }
             ],
         },
     }
+
+
+def _subresources(definition: Definition) -> Schema:
+    if "status" not in definition.model.model_fields:
+        return {}
+    scale = {"scale": definition.scale} if definition.scale else {}
+    return {"subresources": {"status": {}, **scale}}
 
 
 HEADER = "# Generated from operator/tunesmith/api by `make crds`. Do not edit.\n"
@@ -296,20 +315,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="root of the checkout")
     parser.add_argument("--check", action="store_true", help="fail when a file is stale")
     arguments = parser.parse_args()
-    stale = []
-    for path, content in generated_files(arguments.root).items():
-        if path.exists() and path.read_text() == content:
-            continue
-        stale.append(path)
-        if not arguments.check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
-            print(f"wrote {path}")
-    if stale and arguments.check:
-        names = ", ".join(str(each.relative_to(arguments.root)) for each in stale)
-        print(f"stale, run `make crds`: {names}", file=sys.stderr)
-        return 1
-    return 0
+    return write_or_check(generated_files(arguments.root), "make crds", check_only=arguments.check)
 
 
 if __name__ == "__main__":

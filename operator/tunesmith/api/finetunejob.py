@@ -69,11 +69,14 @@ class OciTarget(ApiModel):
     )
 
 
-class Output(ApiModel):
-    """Where the adapter goes."""
+#: Short enough for what is stored below it, and for the uris of its parts.
+OutputUri = Annotated[str, Field(min_length=1, max_length=200)]
 
-    uri: Uri = Field(
-        max_length=200,
+
+class OutputStore(ApiModel):
+    """A store for adapters, and what opens it."""
+
+    uri: OutputUri = Field(
         description=(
             "Folder for adapters: pvc://CLAIM[/FOLDER], or s3://BUCKET[/FOLDER] in any "
             "S3-compatible store. The adapter gets a folder of its own below it, named after this "
@@ -95,11 +98,16 @@ class Output(ApiModel):
             "if needed AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and AWS_REGION."
         ),
     )
+
+    cel_rules = (SECRET_RULE,)
+
+
+class Output(OutputStore):
+    """Where the adapter goes."""
+
     oci: OciTarget | None = Field(
         default=None, description="A registry that gets the finished adapter, too."
     )
-
-    cel_rules = (SECRET_RULE,)
 
 
 class TrainingResources(Resources):
@@ -206,7 +214,13 @@ class FineTuneJobSpec(ApiModel):
             "Whose code does the training step: our own, or Unsloth where the trainer image has it."
         ),
     )
-    output: Output = Field(description="Where the adapter goes.")
+    output: Output | None = Field(
+        default=None,
+        description=(
+            "Where the adapter goes. Unset: where a TuningPolicy says that jobs of this namespace "
+            "store theirs; status.output says where that is."
+        ),
+    )
     evaluation: Evaluation = Field(
         default=Evaluation(), description="How the adapter must prove itself before it is served."
     )
@@ -408,6 +422,13 @@ class FineTuneJobStatus(AttemptStatus):
         default=None, description="What the base model could do before training."
     )
     evaluation: JobEvaluation | None = Field(default=None, description="How it was judged.")
+    output: OutputStore | None = Field(
+        default=None,
+        description=(
+            "Where a job without spec.output stores its adapter, as a TuningPolicy said when the "
+            "job was first seen. A policy that changes does not move it."
+        ),
+    )
     adjustments: list[Adjustment] = Field(
         default_factory=list,
         max_length=5,
@@ -433,6 +454,18 @@ class FineTuneJob(ApiModel):
             f"{MAXIMUM_NAME_LENGTH} lower-case letters, digits and '-', beginning with a letter",
         ),
     )
+
+    @property
+    def output(self) -> Output | None:
+        """Where the adapter goes; None while nobody has said so."""
+        pinned = self.status.output
+        found = Output(uri=pinned.uri, secret_ref=pinned.secret_ref) if pinned else None
+        return self.spec.output or found
+
+    @property
+    def output_secret(self) -> SecretReference | None:
+        """The Secret that opens the place where the adapter goes."""
+        return self.output.secret_ref if self.output else None
 
     @classmethod
     def from_object(cls, raw: dict[str, Any]) -> FineTuneJob:

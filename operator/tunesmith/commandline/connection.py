@@ -25,7 +25,9 @@ Object = dict[str, Any]
 FIELD_MANAGER = "kubectl-tunesmith"
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 
+#: Before the sentence of a rule of the schema, and before that of an admission policy.
 INVALID_VALUE = re.compile(r'^Invalid value: (?:"(?:[^"\\]|\\.)*"|[^\s:]+): ')
+DENIED_BY = re.compile(r"^ValidatingAdmissionPolicy '[^']*' with binding '[^']*' denied request: ")
 
 APIS = {
     "FineTuneJob": (API_VERSION, "finetunejobs"),
@@ -226,6 +228,6 @@ def refused(status: int, content: bytes) -> Refusal | Unreachable:
 
 def _sentence(cause: Object) -> str:
     """``Invalid value: VALUE: SENTENCE`` is how rules are reported: the sentence is ours."""
-    message = INVALID_VALUE.sub("", str(cause.get("message", "")))
+    message = DENIED_BY.sub("", INVALID_VALUE.sub("", str(cause.get("message", ""))))
     field = str(cause.get("field", "")).removeprefix("<nil>")
     return f"{field}: {message}" if field else message

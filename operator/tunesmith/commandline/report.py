@@ -74,17 +74,17 @@ class Reading:
 def of_job(job: FineTuneJob, page: Page) -> Reading:
     """The page of the training, or of the data. Raises Refusal where there is none yet."""
     status, name = job.status, job.metadata.name
-    output, template = job.spec.output, job.spec.pod_template
+    secret, template = job.output_secret, job.spec.pod_template
     if page is Page.REVIEW:
         if status.review is None:
             raise Refusal(f"{name} is {status.state or 'new'}: its data is not prepared yet")
-        return Reading(status.review.page, output.secret_ref, template)
+        return Reading(status.review.page, secret, template)
     if status.artifact is None:
         raise Refusal(
             f"{name} is {status.state or 'new'}: the report of its training comes with the artifact"
         )
     uri = f"{status.artifact.uri}/{status.artifact.report or REPORT_FILE}"
-    return Reading(uri, output.secret_ref, template)
+    return Reading(uri, secret, template)
 
 
 def of_run(run: EvalRun) -> Reading:

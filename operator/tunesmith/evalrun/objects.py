@@ -51,7 +51,11 @@ class SuiteSources:
 
 
 def evaluation_job(
-    run: EvalRun, adapter: JudgedAdapter | None, start: Start, settings: Settings
+    run: EvalRun,
+    adapter: JudgedAdapter | None,
+    start: Start,
+    settings: Settings,
+    deadline_seconds: int | None = None,
 ) -> list[Object]:
     """The Job and its plan for one attempt."""
     spec = run.spec
@@ -67,6 +71,7 @@ def evaluation_job(
         resources=spec.resources,
         template=spec.pod_template,
         settings=settings,
+        active_deadline_seconds=deadline_seconds,
         queue=queue_labels(run.metadata),
     ).objects()
 

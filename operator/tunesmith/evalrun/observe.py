@@ -13,10 +13,12 @@ from tunesmith.kube.labels import is_controlled_by, owner_labels
 from tunesmith.kube.observed_attempt import is_behind, latest_attempt
 from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.policies import Defaults, placed, queued
 from tunesmith.kube.reader import Reader
 
 
-async def observe(reader: Reader, pods: PodHttp, run: EvalRun) -> Observed:
+async def observe(reader: Reader, pods: PodHttp, run: EvalRun, given: Defaults) -> Observed:
+    run = with_defaults(run, given)
     namespace = run.metadata.namespace
     labels = owner_labels(Kind.EVAL_RUN, run.metadata.name)
     jobs = [
@@ -37,7 +39,16 @@ async def observe(reader: Reader, pods: PodHttp, run: EvalRun) -> Observed:
         None if run.status.results else await _missing_config_map(reader, run),
         await _named_job(reader, run),
         job_pods,
+        given.deadline_seconds,
     )
+
+
+def with_defaults(run: EvalRun, given: Defaults) -> EvalRun:
+    """The run as if it said what it is given; what it says itself stays."""
+    template = placed(run.spec.pod_template, given.trainer)
+    spec = run.spec.model_copy(update={"pod_template": template})
+    metadata = queued(run.metadata, given.queue)
+    return run.model_copy(update={"metadata": metadata, "spec": spec})
 
 
 def doubts(seen: Observed) -> bool:

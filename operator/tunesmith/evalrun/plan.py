@@ -16,6 +16,7 @@ from tunesmith.api.evalrun import (
 )
 from tunesmith.api.evaluation_suite import OnInconclusive
 from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob, JobState
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.sample_size import WORTH_SEEING_POINTS, detectable_points
 from tunesmith.api.trainer_contract import EvaluationOutcome, ProgressReport
 from tunesmith.api.verdict import MOST_FAILED_PERCENT, Verdict
@@ -39,6 +40,7 @@ from tunesmith.settings import Settings
 class Observed:
     """Everything that a plan is made from."""
 
+    #: With what the policies of its namespace give it.
     run: EvalRun
     attempt: Attempt | None = None
     #: Every batch Job of this EvalRun, raw.
@@ -50,6 +52,8 @@ class Observed:
     named_job: FineTuneJob | None = None
     #: The pods of all these Jobs.
     pods: list[Object] = field(default_factory=list)
+    #: Longest time that an attempt may run, as a policy says.
+    deadline_seconds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,17 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
         decision = _measuring(observed, settings, now)
         status = EvalRunStatus()
     start = decision.start
-    adapter = _adapter(observed)
     return Plan(
         status=_completed(observed, decision, status, now),
-        create=evaluation_job(observed.run, adapter, start, settings) if start else (),
+        create=_job(observed, start, settings) if start else (),
         delete=outdated_children(observed.jobs, start),
         requeue_after=decision.requeue_after,
     )
+
+
+def _job(observed: Observed, start: Start, settings: Settings) -> list[Object]:
+    adapter, deadline = _adapter(observed), observed.deadline_seconds
+    return evaluation_job(observed.run, adapter, start, settings, deadline)
 
 
 def _outcome(observed: Observed) -> EvaluationOutcome | None:
@@ -107,7 +115,7 @@ def _adapter(observed: Observed) -> JudgedAdapter | None:
     artifact = job.status.artifact if job else None
     if job is None or artifact is None or artifact.kind is ArtifactKind.MODEL:
         return None
-    return JudgedAdapter(artifact.uri, artifact.digest, job.spec.output.secret_ref)
+    return JudgedAdapter(artifact.uri, artifact.digest, job.output_secret)
 
 
 # --- the verdict ---------------------------------------------------------------------------------
@@ -119,18 +127,24 @@ def _judged(observed: Observed, outcome: EvaluationOutcome) -> tuple[Decision, E
     gates = before.gates or judge_all(gates_of(observed.run), outcome.results)
     verdict = before.verdict or (worst(gates) if gates else None)
     sentence = " ".join(_sentence(each) for each in outcome.results)
-    succeeded = holds("Succeeded", "Measured", sentence)
+    succeeded = holds("Succeeded", ConditionReason.MEASURED, sentence)
     match verdict:
         case Verdict.PASSED:
-            state, passed = EvalState.PASSED, holds("Passed", "GatesHold", sentence)
+            state, passed = EvalState.PASSED, holds("Passed", ConditionReason.GATES_HOLD, sentence)
         case Verdict.FAILED:
-            state, passed = EvalState.FAILED, fails("Passed", "GateFailed", sentence)
+            state, passed = EvalState.FAILED, fails("Passed", ConditionReason.GATE_FAILED, sentence)
         case Verdict.INCONCLUSIVE:
             message = f"{sentence} {_doubt(gates, outcome.results)}"
-            state, passed = EvalState.INCONCLUSIVE, fails("Passed", "Inconclusive", message)
+            state, passed = (
+                EvalState.INCONCLUSIVE,
+                fails("Passed", ConditionReason.INCONCLUSIVE, message),
+            )
         case None:
             message = "Nothing was compared with the base model, so there is nothing to pass."
-            state, passed = EvalState.MEASURED, fails("Passed", "NothingCompared", message)
+            state, passed = (
+                EvalState.MEASURED,
+                fails("Passed", ConditionReason.NOTHING_COMPARED, message),
+            )
     status = EvalRunStatus(
         verdict=verdict,
         adapter_digest=outcome.digest,
@@ -199,14 +213,14 @@ def _measuring(observed: Observed, settings: Settings, now: datetime) -> Decisio
         return Decision(
             EvalState.WAITING,
             unknown("Succeeded", trouble.reason, trouble.message),
-            fails("Passed", "NoVerdict", "There is no verdict yet."),
+            fails("Passed", ConditionReason.NO_VERDICT, "There is no verdict yet."),
             holds("Stalled", trouble.reason, trouble.message) if is_final else None,
             requeue_after=settings.progress_interval,
         )
     return Decision(
         state=STATES[step.stage],
         succeeded=step.succeeded,
-        passed=fails("Passed", "NoVerdict", "There is no verdict yet."),
+        passed=fails("Passed", ConditionReason.NO_VERDICT, "There is no verdict yet."),
         stalled=step.stalled,
         start=step.start,
         requeue_after=step.requeue_after,
@@ -223,21 +237,21 @@ def _lack_of_adapter(observed: Observed) -> tuple[Trouble, bool] | None:
             f"The FineTuneJob {adapter.job} made a model, not an adapter: delete this run and "
             "apply it with mergedModel, the uri and digest of the job's status.artifact."
         )
-        return Trouble("NoAdapter", message), True
+        return Trouble(ConditionReason.NO_ADAPTER, message), True
     if job is None:
         message = (
             f"The FineTuneJob {adapter.job} does not exist: apply it, or delete this run and apply "
             "it with another adapter.job."
         )
-        return Trouble("JobNotFound", message), True
+        return Trouble(ConditionReason.JOB_NOT_FOUND, message), True
     if job.status.state in (JobState.FAILED, JobState.REJECTED):
         message = (
             f"The FineTuneJob {adapter.job} is {job.status.state} and has no adapter: delete this "
             "run and apply it with another adapter.job."
         )
-        return Trouble("NoAdapter", message), True
+        return Trouble(ConditionReason.NO_ADAPTER, message), True
     message = f"The FineTuneJob {adapter.job} has not trained its adapter yet."
-    return Trouble("NotTrained", message), False
+    return Trouble(ConditionReason.NOT_TRAINED, message), False
 
 
 def _sample_sizes(run: EvalRun) -> Finding | None:
@@ -257,7 +271,7 @@ def _sample_sizes(run: EvalRun) -> Finding | None:
     if not small:
         return None
     message = f"{'; '.join(small)}; smaller differences stay in doubt. A larger maxItems helps."
-    return holds("Warning", "FewItems", message)
+    return holds("Warning", ConditionReason.FEW_ITEMS, message)
 
 
 # --- status --------------------------------------------------------------------------------------

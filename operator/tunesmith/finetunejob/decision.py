@@ -34,6 +34,7 @@ class JobStage(StrEnum):
 class Observed:
     """Everything that a plan is made from."""
 
+    #: With what the policies of its namespace give it.
     job: FineTuneJob
     #: The latest attempt of training, and every batch Job of it, raw.
     attempt: Attempt | None = None

@@ -114,7 +114,7 @@ def _held_out_suite(job: FineTuneJob, folder: str, dataset: DatasetReceipt | Non
 
     Prepared data and artifact hold the same ones, so that both runs ask the same.
     """
-    wanted, secret = job.spec.evaluation, job.spec.output.secret_ref
+    wanted, secret = job.spec.evaluation, job.output_secret
     prompted_base = PromptedBase(
         examples=PromptExamples(uri=f"{folder}/{PROMPT_EXAMPLES_FILE}", secret_ref=secret),
         system_prompts=wanted.system_prompts,
@@ -164,7 +164,7 @@ def _eval_run(
         # The same folder for all jobs of the namespace with this output: one base model, asked
         # the same, answers the same.
         base_results_uri=output(job).within(f"{job.metadata.namespace}/base-results").uri,
-        output_secret_ref=job.spec.output.secret_ref,
+        output_secret_ref=job.output_secret,
         resources=Resources(gpus=min(1, asked.gpus), cpu=asked.cpu, memory=asked.memory),
         backoff_limit=job.spec.backoff_limit,
         pod_template=job.spec.pod_template,
@@ -184,7 +184,7 @@ def _judged(
     job: FineTuneJob, artifact: Artifact
 ) -> tuple[AdapterSource | None, MergedModelSource | None]:
     place = {"uri": artifact.uri, "digest": artifact.digest}
-    secret = job.spec.output.secret_ref
+    secret = job.output_secret
     if artifact.kind is ArtifactKind.MODEL:
         return None, MergedModelSource(**place, secret_ref=secret)
     return AdapterSource(**place, secret_ref=secret), None

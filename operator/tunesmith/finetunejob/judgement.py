@@ -13,6 +13,7 @@ from tunesmith.api.job_evaluation import (
     JobEvaluation,
     OnFailure,
 )
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.verdict import Verdict
 from tunesmith.finetunejob.adjustments import adjusted, next_change
 from tunesmith.finetunejob.decision import Decision, Observed, Results
@@ -34,7 +35,7 @@ def after_training(
     decision = Decision(
         JobState.EVALUATING,
         succeeded=trained(artifact),
-        ready=fails("Ready", "Evaluating", f"EvalRun {name} decides."),
+        ready=fails("Ready", ConditionReason.EVALUATING, f"EvalRun {name} decides."),
         evaluation=evaluation,
         adjustments=found.adjustments,
     )
@@ -93,7 +94,9 @@ def _judged(
     advice = f" {sentence(evaluation.recommendation)}" if evaluation.recommendation else ""
     match evaluation.verdict:
         case Verdict.PASSED:
-            ready = holds("Ready", "EvaluationPassed", f"The adapter may be served{scores}.")
+            ready = holds(
+                "Ready", ConditionReason.EVALUATION_PASSED, f"The adapter may be served{scores}."
+            )
             return replace(decision, state=JobState.READY, ready=ready)
         case Verdict.FAILED:
             where = _where(evaluation, Verdict.FAILED)
@@ -103,11 +106,11 @@ def _judged(
                 if isinstance(change, Adjustment):
                     return again(observed, [*decision.adjustments, change], settings)
                 message = f"{message} {change}"
-            ready = fails("Ready", "EvaluationFailed", message)
+            ready = fails("Ready", ConditionReason.EVALUATION_FAILED, message)
         case _:
             where = _where(evaluation, Verdict.INCONCLUSIVE)
             message = f"The adapter is not served: there is no decision{where}{scores}.{advice}"
-            ready = fails("Ready", "EvaluationInconclusive", message)
+            ready = fails("Ready", ConditionReason.EVALUATION_INCONCLUSIVE, message)
     stalled = holds("Stalled", ready.reason, ready.message)
     return replace(decision, state=JobState.REJECTED, ready=ready, stalled=stalled)
 
@@ -139,4 +142,4 @@ def _being_judged(decision: Decision, run: EvalRun) -> Decision:
             stalled=holds("Stalled", waits.reason, message),
         )
     message = f"EvalRun {run.metadata.name} compares adapter and base model{how_far(run)}."
-    return replace(decision, ready=fails("Ready", "Evaluating", message))
+    return replace(decision, ready=fails("Ready", ConditionReason.EVALUATING, message))

@@ -10,7 +10,7 @@ from tunesmith.api.job_evaluation import Adjustment
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import Kind
 from tunesmith.api.trainer_contract import TrainingPlan
-from tunesmith.finetunejob import memory, sources
+from tunesmith.finetunejob import defaults, memory, sources
 from tunesmith.finetunejob.adjustments import adjusted, annotation
 from tunesmith.finetunejob.decision import JobStage, Prepared
 from tunesmith.kube.attempts import Start
@@ -47,14 +47,18 @@ def training_job(
         plan=training_plan(job, name, prepared, plan, settings, changes),
         sources=[sources.base_model(job), sources.output(job)],
         also_reaches=frozenset(_reached(job)),
-        environment=registry_variables(spec.output.oci),
+        environment=registry_variables(job.output.oci if job.output else None),
         whole_secrets=[each.secret_ref for each in spec.report_to if each.secret_ref],
         resources=spec.resources,
         nodes=spec.resources.nodes,
         template=spec.pod_template,
         settings=settings,
         active_deadline_seconds=spec.active_deadline_seconds,
-        annotations={**memory.annotation(plan), **annotation(changes)},
+        annotations={
+            **memory.annotation(plan),
+            **annotation(changes),
+            **defaults.annotation(job),
+        },
         labels={STAGE: JobStage.TRAIN},
         queue=queue_labels(job.metadata),
         grace_seconds=GRACE_SECONDS,
@@ -62,7 +66,7 @@ def training_job(
 
 
 def _reached(job: FineTuneJob) -> Iterator[Destination]:
-    if job.spec.output.oci:
+    if job.output and job.output.oci:
         yield Destination.REGISTRY
     # TensorBoard's files lie with the artifact.
     if any(each.uri for each in job.spec.report_to):
@@ -97,7 +101,7 @@ def training_plan(
         backend=spec.backend,
         report_to=spec.report_to,
         output=sources.output_folder(job).planned(),
-        oci=planned_registry(spec.output.oci),
+        oci=planned_registry(job.output.oci if job.output else None),
         image=spec.pod_template.image or settings.trainer_image,
         nodes=nodes,
         processes_per_node=max(1, spec.resources.gpus),

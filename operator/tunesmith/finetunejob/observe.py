@@ -6,6 +6,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Kind
 from tunesmith.finetunejob.decision import JobStage, Observed
+from tunesmith.finetunejob.defaults import with_defaults
 from tunesmith.finetunejob.preparation_objects import config_maps_read
 from tunesmith.kube.attempts import AttemptState
 from tunesmith.kube.cluster import Object
@@ -13,16 +14,18 @@ from tunesmith.kube.labels import STAGE, is_controlled_by, owner_labels
 from tunesmith.kube.observed_attempt import is_behind, latest_attempt
 from tunesmith.kube.parsing import readable
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.policies import Defaults
 from tunesmith.kube.reader import Reader
 
 
-async def observe(reader: Reader, pods: PodHttp, job: FineTuneJob) -> Observed:
+async def observe(reader: Reader, pods: PodHttp, job: FineTuneJob, given: Defaults) -> Observed:
     namespace, name = job.metadata.namespace, job.metadata.name
     labels = owner_labels(Kind.FINE_TUNE_JOB, name)
     stages: dict[str, list[Object]] = {stage: [] for stage in JobStage}
     for each in await reader.list("Job", namespace, labels):
         if is_controlled_by(each, job.metadata):
             stages[each["metadata"]["labels"].get(STAGE, JobStage.TRAIN)].append(each)
+    job = with_defaults(job, given, (each for jobs in stages.values() for each in jobs))
     job_pods = await reader.list("Pod", namespace, labels)
     attempt = latest_attempt(stages[JobStage.TRAIN], job_pods, job.status)
     progress = None

@@ -9,8 +9,10 @@ from datetime import datetime
 from tunesmith.api.evaluation_suite import OnInconclusive
 from tunesmith.api.finetunejob import FineTuneJobStatus, JobState
 from tunesmith.api.job_evaluation import JobPreflight
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.finetunejob import expiry, memory, preflight, preparation, review, suspension
 from tunesmith.finetunejob.decision import FINISHED, Decision, Object, Observed, Results, results
+from tunesmith.finetunejob.defaults import before_anything
 from tunesmith.finetunejob.guidance import warnings
 from tunesmith.finetunejob.judgement import after_training
 from tunesmith.finetunejob.objects import training_job, training_job_name
@@ -57,6 +59,8 @@ def _decide(
     now: datetime,
 ) -> Decision:
     """The first stage that is not done says what happens."""
+    if first := before_anything(observed.job):
+        return first
     data = found.prepared
     if found.artifact:
         judged = after_training(observed, found, found.artifact, settings)
@@ -115,6 +119,7 @@ def _status(
         artifact=found.artifact,
         preflight=base,
         evaluation=decision.evaluation,
+        output=before.output,
         adjustments=decision.adjustments,
         start_time=before.start_time or timestamp(now),
         completion_time=(before.completion_time or timestamp(now)) if found.artifact else None,
@@ -137,7 +142,7 @@ def _findings(
     items = _held_out_items(observed, found, base)
     unusual = warnings(observed.job.spec, found.dataset, items)
     if told := [*unusual, *(data.warnings if data else ())]:
-        findings.append(holds("Warning", "OutsideProvenRange", " ".join(told)))
+        findings.append(holds("Warning", ConditionReason.OUTSIDE_PROVEN_RANGE, " ".join(told)))
     return findings
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import JobState
 from tunesmith.api.job_evaluation import HELD_OUT_SUITE, JobPreflight, Preflight
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.sample_size import detectable_points
 from tunesmith.finetunejob.decision import Decision, Observed, Prepared, has_begun
 from tunesmith.finetunejob.eval_runs import (
@@ -85,10 +86,14 @@ def finding(observed: Observed, data: Prepared | None, seen: JobPreflight | None
     if waits := trouble(run) if run else None:
         return unknown("Preflight", waits.reason, waits.message)
     if has_begun(observed):
-        return unknown("Preflight", "NotMeasured", "Training began without it.")
+        return unknown("Preflight", ConditionReason.NOT_MEASURED, "Training began without it.")
     if data is None:
-        return unknown("Preflight", "NotMeasured", "It follows once the data is ready.")
-    return unknown("Preflight", "Measuring", "The base model is asked the held-out examples.")
+        return unknown(
+            "Preflight", ConditionReason.NOT_MEASURED, "It follows once the data is ready."
+        )
+    return unknown(
+        "Preflight", ConditionReason.MEASURING, "The base model is asked the held-out examples."
+    )
 
 
 def _from_run(run: EvalRun) -> JobPreflight | None:
@@ -130,7 +135,7 @@ def _sentence(seen: JobPreflight) -> str:
 
 
 def _measuring(message: str, eval_run: dict[str, object] | None = None) -> Decision:
-    succeeded = unknown("Succeeded", "Preflight", message)
+    succeeded = unknown("Succeeded", ConditionReason.PREFLIGHT, message)
     return Decision(JobState.PREFLIGHT, succeeded, not_ready([]), eval_run=eval_run)
 
 

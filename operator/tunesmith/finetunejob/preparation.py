@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from tunesmith.api.finetunejob import JobState, Preparation
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.finetunejob.decision import Decision, Observed, Prepared, Results, is_spoilt
 from tunesmith.finetunejob.training import not_ready
 from tunesmith.kube.advance import Advance, Stage, advance, missing_config_map, remembered_attempts
@@ -37,7 +38,10 @@ def preparing(observed: Observed, found: Results, settings: Settings, now: datet
     state, succeeded = STATES[step.stage], step.succeeded
     if step.stage is Stage.RUNNING or _begins(observed, step):
         message = "The data is being prepared and the memory planned, on a CPU."
-        state, succeeded = JobState.PREPARING, unknown("Succeeded", "Preparing", message)
+        state, succeeded = (
+            JobState.PREPARING,
+            unknown("Succeeded", ConditionReason.PREPARING, message),
+        )
     return Decision(
         state=state,
         succeeded=succeeded,
@@ -62,9 +66,9 @@ def finding(observed: Observed, seen: Prepared | None, decision: Decision) -> Fi
     if seen:
         rows = f"{seen.dataset.train_rows} examples to train on, {seen.dataset.held_out_rows} held"
         message = f"{rows} out, in {seen.uri}."
-        return holds("Prepared", "DataReady", message)
+        return holds("Prepared", ConditionReason.DATA_READY, message)
     if observed.trains:
-        return unknown("Prepared", "NotKnown", "Training began; see status.dataset.")
+        return unknown("Prepared", ConditionReason.NOT_KNOWN, "Training began; see status.dataset.")
     if decision.stalled:
         return fails("Prepared", decision.stalled.reason, decision.stalled.message)
     return unknown("Prepared", decision.succeeded.reason, decision.succeeded.message)
@@ -100,7 +104,7 @@ def _step(observed: Observed, settings: Settings, now: datetime) -> Advance:
         message = f"The prepared data was changed; attempt {number} prepares it anew."
         return Advance(
             Stage.PENDING,
-            unknown("Succeeded", "Pending", message),
+            unknown("Succeeded", ConditionReason.PENDING, message),
             start=Start(number, before.counted_failures or 0),
             requeue_after=settings.progress_interval,
         )

@@ -11,7 +11,7 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.objects import DatasetFormat, Kind, Resources
 from tunesmith.api.trainer_contract import Hardware, PlannedDataset, PreparationPlan
-from tunesmith.finetunejob import sources
+from tunesmith.finetunejob import defaults, sources
 from tunesmith.finetunejob.decision import JobStage
 from tunesmith.finetunejob.preparation import preparation_job_name
 from tunesmith.kube.attempts import Start
@@ -50,6 +50,7 @@ def preparation_job(job: FineTuneJob, start: Start, settings: Settings) -> list[
         template=spec.pod_template,
         settings=settings,
         active_deadline_seconds=spec.active_deadline_seconds,
+        annotations=defaults.annotation(job),
         labels={STAGE: JobStage.PREPARE},
     ).objects()
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from tunesmith.api.dataset import APPROVED_BY, APPROVED_DATA, JobReview
 from tunesmith.api.finetunejob import FineTuneJob, JobState
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.trainer_contract import REVIEW_FILE
 from tunesmith.finetunejob.decision import Decision, Observed, Prepared, Results
 from tunesmith.finetunejob.training import not_ready
@@ -20,7 +21,7 @@ def before_training(observed: Observed, found: Results, seen: Prepared) -> Decis
     _, message = _lack(job, seen)
     return Decision(
         JobState.AWAITING_REVIEW,
-        succeeded=unknown("Succeeded", "AwaitingReview", message),
+        succeeded=unknown("Succeeded", ConditionReason.AWAITING_REVIEW, message),
         ready=not_ready(found.adjustments),
         adjustments=found.adjustments,
     )
@@ -31,11 +32,13 @@ def finding(observed: Observed, seen: Prepared | None) -> Finding | None:
     job = observed.job
     if seen and _is_approved(job, seen):
         by = job.metadata.annotations[APPROVED_BY]
-        return holds("Reviewed", "Approved", f"{by} approved the data {seen.dataset.digest}.")
+        return holds(
+            "Reviewed", ConditionReason.APPROVED, f"{by} approved the data {seen.dataset.digest}."
+        )
     if not job.spec.dataset.review.required:
         return None
     if seen is None:
-        return unknown("Reviewed", "NotPrepared", "There is no data to look at yet.")
+        return unknown("Reviewed", ConditionReason.NOT_PREPARED, "There is no data to look at yet.")
     return fails("Reviewed", *_lack(job, seen))
 
 
@@ -71,7 +74,7 @@ def _is_approved(job: FineTuneJob, seen: Prepared) -> bool:
     )
 
 
-def _lack(job: FineTuneJob, seen: Prepared) -> tuple[str, str]:
+def _lack(job: FineTuneJob, seen: Prepared) -> tuple[ConditionReason, str]:
     """Why the data is not approved, and what approves it."""
     digest, annotations = seen.dataset.digest, job.metadata.annotations
     remedy = (
@@ -80,7 +83,13 @@ def _lack(job: FineTuneJob, seen: Prepared) -> tuple[str, str]:
     )
     approved = annotations.get(APPROVED_DATA)
     if approved and approved != digest:
-        return "OtherDataApproved", f"Approved is {approved}, but the data is {digest}. {remedy}"
+        return (
+            ConditionReason.OTHER_DATA_APPROVED,
+            f"Approved is {approved}, but the data is {digest}. {remedy}",
+        )
     if approved:
-        return "NoName", f"The annotation {APPROVED_BY} does not say who approved. {remedy}"
-    return "NotApproved", f"The data waits for somebody's approval. {remedy}"
+        return (
+            ConditionReason.NO_NAME,
+            f"The annotation {APPROVED_BY} does not say who approved. {remedy}",
+        )
+    return ConditionReason.NOT_APPROVED, f"The data waits for somebody's approval. {remedy}"

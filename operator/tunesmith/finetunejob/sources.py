@@ -20,7 +20,8 @@ def dataset(job: FineTuneJob) -> Source:
 
 def output(job: FineTuneJob) -> Source:
     """The whole of the output; ``within(...)`` is a folder in it."""
-    given = job.spec.output
+    given = job.output
+    assert given is not None, "nothing begins before it is known where the adapter goes"
     return Source(given.uri, Role.OUTPUT, given.secret_ref, writable=True)
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from tunesmith.api.finetunejob import JobState
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.finetunejob.decision import FINISHED, Decision, Observed, Results
 from tunesmith.finetunejob.eval_runs import is_over
 from tunesmith.finetunejob.training import trained
@@ -39,8 +40,8 @@ def suspended(decision: Decision, observed: Observed, found: Results) -> Decisio
         # What is trained stays so, also where it was to be trained again.
         succeeded=trained(found.artifact)
         if found.artifact
-        else unknown("Succeeded", "Suspended", MESSAGE),
-        ready=fails("Ready", "Suspended", MESSAGE),
+        else unknown("Succeeded", ConditionReason.SUSPENDED, MESSAGE),
+        ready=fails("Ready", ConditionReason.SUSPENDED, MESSAGE),
         adjustments=found.adjustments,
         evaluation=decision.evaluation or observed.job.status.evaluation,
     )
@@ -49,9 +50,9 @@ def suspended(decision: Decision, observed: Observed, found: Results) -> Decisio
 def findings() -> list[Finding]:
     """As a batch Job says it; for tools that follow kstatus nothing moves and nothing is wrong."""
     return [
-        fails("Reconciling", "Suspended", MESSAGE),
-        fails("Stalled", "Suspended", "Nothing is in the way but spec.suspend."),
-        holds("Suspended", "Suspended", MESSAGE),
+        fails("Reconciling", ConditionReason.SUSPENDED, MESSAGE),
+        fails("Stalled", ConditionReason.SUSPENDED, "Nothing is in the way but spec.suspend."),
+        holds("Suspended", ConditionReason.SUSPENDED, MESSAGE),
     ]
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from tunesmith.api.finetunejob import Artifact, JobState, Progress, TrainingPhase
 from tunesmith.api.job_evaluation import Adjustment
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.finetunejob import memory
 from tunesmith.finetunejob.adjustments import sentence
 from tunesmith.finetunejob.decision import Decision, Observed, Results
@@ -59,7 +60,7 @@ def again(observed: Observed, changes: list[Adjustment], settings: Settings) -> 
     counted = counted_failures(attempt) if attempt else status.counted_failures or 0
     return Decision(
         state=JobState.PENDING,
-        succeeded=unknown("Succeeded", "Pending", waits_for_pod(number)),
+        succeeded=unknown("Succeeded", ConditionReason.PENDING, waits_for_pod(number)),
         ready=not_ready(changes),
         start=Start(number, counted),
         adjustments=changes,
@@ -69,14 +70,14 @@ def again(observed: Observed, changes: list[Adjustment], settings: Settings) -> 
 
 def trained(artifact: Artifact) -> Finding:
     """There is something to be judged."""
-    return holds("Succeeded", "Trained", f"The adapter is stored in {artifact.uri}.")
+    return holds("Succeeded", ConditionReason.TRAINED, f"The adapter is stored in {artifact.uri}.")
 
 
 def not_ready(changes: list[Adjustment]) -> Finding:
     """Why there is nothing to serve yet."""
     if changes:
-        return fails("Ready", "TrainedAgain", sentence(changes[-1]))
-    return fails("Ready", "NotTrained", "There is no adapter yet.")
+        return fails("Ready", ConditionReason.TRAINED_AGAIN, sentence(changes[-1]))
+    return fails("Ready", ConditionReason.NOT_TRAINED, "There is no adapter yet.")
 
 
 def _with_phase(decision: Decision, progress: Progress | None) -> Decision:

@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import TypedDict
 
 from tunesmith.api.objects import AttemptStatus, ConditionStatus, Failure, ObjectMeta
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.kube.attempts import (
     WAITING_CLASSES,
     Attempt,
@@ -70,7 +71,7 @@ def advance(
     remembered = Remembered(before.attempt or 0, before.counted_failures or 0, before.failure)
     match next_step(attempt, remembered, backoff_limit, settings.first_retry_delay, now):
         case Start() as start:
-            succeeded = unknown("Succeeded", "Pending", waits_for_pod(start.number))
+            succeeded = unknown("Succeeded", ConditionReason.PENDING, waits_for_pod(start.number))
             return Advance(Stage.PENDING, succeeded, None, start, settings.progress_interval)
         case WaitUntil() as wait:
             return _wait(_failure_of(attempt), wait, now)
@@ -88,7 +89,7 @@ def _no_pod(attempt: Attempt, now: datetime) -> Trouble | None:
     if attempt.has_pod or may_not_yet or age < LONGEST_WITHOUT_POD:
         return None
     return Trouble(
-        "NoPod",
+        ConditionReason.NO_POD,
         f"The Job {attempt.job_name} could not create its pod: a quota, an admission policy or an "
         f"unknown serviceAccountName or priorityClassName of podTemplate may be in the way. "
         f"`kubectl describe job {attempt.job_name}` says which.",
@@ -97,11 +98,13 @@ def _no_pod(attempt: Attempt, now: datetime) -> Trouble | None:
 
 def _under_way(attempt: Attempt, missing: Trouble | None, settings: Settings) -> Advance:
     if attempt.state is AttemptState.RUNNING:
-        succeeded = unknown("Succeeded", "Running", f"Attempt {attempt.number} is running.")
+        succeeded = unknown(
+            "Succeeded", ConditionReason.RUNNING, f"Attempt {attempt.number} is running."
+        )
         return Advance(Stage.RUNNING, succeeded, requeue_after=settings.progress_interval)
     if attempt.state is AttemptState.SUSPENDED and attempt.queue:
         message = f"Attempt {attempt.number} waits in the queue {attempt.queue} for its turn."
-        succeeded = unknown("Succeeded", "Queued", message)
+        succeeded = unknown("Succeeded", ConditionReason.QUEUED, message)
         return Advance(Stage.QUEUED, succeeded, requeue_after=settings.progress_interval)
     if trouble := missing or attempt.trouble:
         return Advance(
@@ -113,7 +116,7 @@ def _under_way(attempt: Attempt, missing: Trouble | None, settings: Settings) ->
     message = waits_for_pod(attempt.number)
     if attempt.state is AttemptState.SUSPENDED:
         message = f"Attempt {attempt.number} waits until its Job {attempt.job_name} is resumed."
-    succeeded = unknown("Succeeded", "Pending", message)
+    succeeded = unknown("Succeeded", ConditionReason.PENDING, message)
     return Advance(Stage.PENDING, succeeded, requeue_after=settings.progress_interval)
 
 
@@ -160,7 +163,7 @@ def missing_config_map(name: str | None, metadata: ObjectMeta) -> Trouble | None
     if name is None:
         return None
     return Trouble(
-        "ConfigMapNotFound",
+        ConditionReason.CONFIG_MAP_NOT_FOUND,
         f"The ConfigMap {name} of the dataset does not exist in namespace {metadata.namespace}. "
         "Create it; the pod starts by itself then.",
     )
@@ -207,4 +210,7 @@ def kstatus(
             reconciling = fails("Reconciling", state, "Waits; see the condition Stalled.")
     else:
         reconciling = holds("Reconciling", state, succeeded.message)
-    return [reconciling, stalled or fails("Stalled", "Progressing", "Nothing is in the way.")]
+    return [
+        reconciling,
+        stalled or fails("Stalled", ConditionReason.PROGRESSING, "Nothing is in the way."),
+    ]

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 from kubernetes.aio import client, config
 
 from tunesmith.api import API_VERSION
+from tunesmith.kube.measuring import measured_requests
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ RESOURCES: dict[str, Resource] = {
     "FineTuneJob": Resource(API_VERSION, "finetunejobs"),
     "EvalRun": Resource(API_VERSION, "evalruns"),
     "AdapterDeployment": Resource(API_VERSION, "adapterdeployments"),
+    "TuningPolicy": Resource(API_VERSION, "tuningpolicies"),
+    "Namespace": Resource("v1", "namespaces"),
     "Job": Resource("batch/v1", "jobs"),
     "Pod": Resource("v1", "pods"),
     "ConfigMap": Resource("v1", "configmaps"),
@@ -109,6 +112,7 @@ class Cluster:
             await config.load_kube_config(client_configuration=settings)
         # aiohttp would look into ~/.netrc in a thread of its own before every request.
         settings.client_session_kwargs = {"trust_env": False}
+        settings.trace_configs = [measured_requests()]
         api = client.ApiClient(settings)
         api.user_agent = "tunesmith-operator"
         return cls(api)

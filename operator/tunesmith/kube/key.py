@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,10 @@ class Key:
         return f"{self.kind} {self.namespace}/{self.name}"
 
 
+#: Whom the pass that runs here is about; log lines say so.
+CURRENT: ContextVar[Key | None] = ContextVar("current", default=None)
+
+
 def owners(namespace: str, labels: Mapping[str, str]) -> Iterator[Key]:
     """Whose child an object with these labels is. Anybody may write them, empty ones too."""
     for kind, label in OWNER_LABELS.items():
@@ -31,6 +36,8 @@ def owners(namespace: str, labels: Mapping[str, str]) -> Iterator[Key]:
 def concerned(raw: dict[str, Any]) -> Iterator[Key]:
     """Whom a change of this object concerns: its owners, and itself if it is one of ours."""
     metadata = raw["metadata"]
+    if "namespace" not in metadata:
+        return
     if raw["kind"] in OWNER_LABELS:
         yield Key(raw["kind"], metadata["namespace"], metadata["name"])
     named = list(owners(metadata["namespace"], metadata.get("labels", {})))

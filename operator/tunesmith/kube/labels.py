@@ -21,6 +21,8 @@ ADJUSTMENTS = f"{GROUP}/adjustments"
 MEMORY_PLAN = f"{GROUP}/memory-plan"
 #: On the pods of trainer Jobs: what they are to do, as JSON. The kubelet brings it into a file.
 PLAN = f"{GROUP}/plan"
+#: Where the adapter goes, as a policy said when the work began; as JSON.
+OUTPUT = f"{GROUP}/output"
 #: GPU-seconds that an attempt had used when it was suspended: its Job forgets its start then.
 GPU_SECONDS = f"{GROUP}/gpu-seconds"
 #: Which part of its owner's work a Job does.

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunesmith.api.objects import AttemptStatus, Failure, FailureClass
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.trainer_contract import FAILURE_CLASSES, Reason, TerminationMessage
 from tunesmith.kube import pods
 from tunesmith.kube.attempts import Attempt, AttemptState, attempt_number
@@ -202,7 +203,7 @@ def _lost(number: int, job: Object) -> Failure:
     return Failure(
         attempt=number,
         failure_class=FailureClass.USER_ERROR,
-        reason="ResultLost",
+        reason=ConditionReason.RESULT_LOST,
         message="The pod was deleted before its result was read, and is started again.",
         finished_at=job_end(job),
     )
@@ -227,19 +228,19 @@ def _failure(number: int, job_reason: str, job: Object, first: _Ended | None) ->
     )
 
 
-DEADLINE = (
+DEADLINE: tuple[FailureClass, str, str] = (
     FailureClass.DEADLINE_EXCEEDED,
-    "DeadlineExceeded",
+    ConditionReason.DEADLINE_EXCEEDED,
     "The attempt ran longer than activeDeadlineSeconds. Raise it, or train less.",
 )
-POD_LOST = (
+POD_LOST: tuple[FailureClass, str, str] = (
     FailureClass.PREEMPTED,
-    "PodLost",
+    ConditionReason.POD_LOST,
     "The pod was gone before it ended: its node was lost, or it was deleted.",
 )
-EVICTED = (
+EVICTED: tuple[FailureClass, str, str] = (
     FailureClass.PREEMPTED,
-    str(Reason.PREEMPTED),
+    Reason.PREEMPTED,
     "The cluster took a pod away: its node was drained or lost, or another pod needed the place.",
 )
 

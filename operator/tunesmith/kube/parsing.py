@@ -11,8 +11,8 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from tunesmith.api.objects import Condition
-from tunesmith.kube.cluster import Object
 
+Object = dict[str, Any]
 Thing = TypeVar("Thing")
 
 

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.api.reasons import ConditionReason
+
 MAIN_CONTAINER = "main"
 
 Pod = dict[str, Any]
@@ -92,17 +94,19 @@ def _container_trouble(waiting: dict[str, str], image: str, namespace: str) -> T
     match waiting.get("reason", ""):
         case "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull":
             return Trouble(
-                "ImageNotPullable",
+                ConditionReason.IMAGE_NOT_PULLABLE,
                 f"The image {image} cannot be pulled. Check its name and tag, that the node can "
                 "reach the registry, and podTemplate.imagePullSecrets. It is retried by itself.",
             )
         case "CreateContainerConfigError":
             return _configuration_trouble(message, namespace)
         case "RunContainerError" | "CreateContainerError":
-            return Trouble("ContainerNotCreatable", f"A container cannot be started: {message}")
+            return Trouble(
+                ConditionReason.CONTAINER_NOT_CREATABLE, f"A container cannot be started: {message}"
+            )
         case "CrashLoopBackOff":
             return Trouble(
-                "Crashing",
+                ConditionReason.CRASHING,
                 "The container ends right after its start and is restarted with growing pauses. "
                 "`kubectl logs` of the pod says why.",
             )
@@ -113,35 +117,37 @@ def _container_trouble(waiting: dict[str, str], image: str, namespace: str) -> T
 def _configuration_trouble(message: str, namespace: str) -> Trouble:
     if found := re.search(r'secret "([^"]+)" not found', message):
         return Trouble(
-            "SecretNotFound",
+            ConditionReason.SECRET_NOT_FOUND,
             f"The Secret {found.group(1)} does not exist in namespace {namespace}. Create it with "
             "the keys that the uri beside its secretRef needs; the pod starts by itself then.",
         )
     if found := re.search(r"couldn't find key (\S+) in Secret ([^/]+)/(\S+)", message):
         return Trouble(
-            "SecretKeyNotFound",
+            ConditionReason.SECRET_KEY_NOT_FOUND,
             f"The Secret {found.group(3)} in namespace {namespace} has no key {found.group(1)}. "
             "Add it; the pod starts by itself then.",
         )
-    return Trouble("ContainerNotCreatable", f"The container cannot be created: {message}")
+    return Trouble(
+        ConditionReason.CONTAINER_NOT_CREATABLE, f"The container cannot be created: {message}"
+    )
 
 
 def _scheduling_trouble(message: str, namespace: str) -> Trouble | None:
     if found := re.search(r'persistentvolumeclaim "([^"]+)" not found', message):
         return Trouble(
-            "ClaimNotFound",
+            ConditionReason.CLAIM_NOT_FOUND,
             f"The PersistentVolumeClaim {found.group(1)} does not exist in namespace {namespace}. "
             "Create it; the pod starts by itself then.",
         )
     if "unbound immediate PersistentVolumeClaims" in message:
         return Trouble(
-            "ClaimNotBound",
+            ConditionReason.CLAIM_NOT_BOUND,
             "A PersistentVolumeClaim that the pod uses has no volume yet. `kubectl describe pvc` "
             "says what its StorageClass waits for.",
         )
     if "nodes are available" in message:
         return Trouble(
-            "Unschedulable",
+            ConditionReason.UNSCHEDULABLE,
             f"No node can take the pod: {message} Lower resources, change podTemplate's "
             "nodeSelector or tolerations, or wait for a node.",
         )

@@ -13,6 +13,7 @@ from tunesmith.api.objects import Kind
 from tunesmith.kube.cluster import Cluster, Object
 from tunesmith.kube.key import Key, concerned
 from tunesmith.kube.labels import MANAGED_BY, MANAGER
+from tunesmith.kube.policies import DECIDING
 from tunesmith.kube.store import Store
 
 #: Objects of ours, and the children that plans are made from.
@@ -56,6 +57,11 @@ class WatchedReader:
         return await self._cluster.serves(api_version)
 
 
+def _scope(kind: str, namespaces: Iterable[str]) -> tuple[str | None, ...]:
+    """The namespaces in which a kind is listed; None for all, and for what is of the cluster."""
+    return (None,) if kind in DECIDING else tuple(namespaces) or (None,)
+
+
 async def compare_with_lists(
     cluster: Cluster, store: Store, kinds: Iterable[str], namespaces: Iterable[str]
 ) -> list[Key]:
@@ -64,14 +70,14 @@ async def compare_with_lists(
     store.begin_listing()
     for kind in kinds:
         labels = {MANAGED_BY: MANAGER} if kind in CHILDREN else {}
-        for namespace in tuple(namespaces) or (None,):
+        for namespace in _scope(kind, namespaces):
             listed: set[tuple[str, str]] = set()
             version = 0
             async for page in cluster.pages(kind, namespace, labels):
                 version = page.version
                 for raw in page.items:
                     metadata = raw["metadata"]
-                    listed.add((metadata["namespace"], metadata["name"]))
+                    listed.add((metadata.get("namespace", ""), metadata["name"]))
                     if store.put(raw):
                         changed += concerned(raw)
             changed += store.remove_unlisted(kind, namespace, listed, version)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tunesmith.api.locations import LocationError
 from tunesmith.api.objects import Condition
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.kube.cluster import ApiError, Cluster, Object
 from tunesmith.kube.conditions import fails, holds, updated
 from tunesmith.kube.events import announcements, event_object
@@ -20,9 +21,11 @@ from tunesmith.kube.labels import ATTEMPT
 from tunesmith.kube.parsing import first_complaint, readable_conditions
 from tunesmith.kube.plan import Plan, Status
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.policies import Defaults, defaults_in
 from tunesmith.kube.reader import Reader, WatchedReader
 from tunesmith.kube.store import Store
 from tunesmith.kube.workqueue import Pass, PassFailed
+from tunesmith.metrics.results import count_results
 from tunesmith.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -58,7 +61,7 @@ class Room(Generic[Thing, Seen]):
     """What one kind brings: how it is read, observed and planned."""
 
     parse: Callable[[Object], Thing]
-    observe: Callable[[Reader, PodHttp, Thing], Awaitable[Seen]]
+    observe: Callable[[Reader, PodHttp, Thing, Defaults], Awaitable[Seen]]
     plan: Callable[[Seen, Settings, datetime], Plan]
     #: Whether something that should be there was not seen, which the watches may yet tell of.
     #: None: what the watches told is not enough for this kind at all.
@@ -99,7 +102,7 @@ async def one_pass(room: Room[Thing, Seen], around: Surroundings, key: Key) -> P
             return await _say_unreadable(around, source.raw, first_complaint(error))
         return await carry_out(around, source, plan, now)
     except ApiError as error:
-        raise PassFailed(str(error)) from error
+        raise PassFailed(str(error), f"Http{error.status}") from error
 
 
 async def _observed(
@@ -122,7 +125,8 @@ async def _read(
         return None
     try:
         parsed = room.parse(raw)
-        seen = await room.observe(reader, around.pods, parsed)
+        given = defaults_in(around.store, key.namespace)
+        seen = await room.observe(reader, around.pods, parsed, given)
     except UNREADABLE as error:
         await _say_unreadable(around, raw, first_complaint(error))
         return None
@@ -151,7 +155,7 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
             log.info("%s: again when it is gone", error)
             return Pass(requeue_after=NAME_TAKEN_SECONDS)
         message = f"{error}. Delete it or give it another name; this goes on by itself then."
-        await _say_stalled(cluster, source, "NameTaken", message, now)
+        await _say_stalled(cluster, source, ConditionReason.NAME_TAKEN, message, now)
         return Pass(requeue_after=around.settings.progress_interval.total_seconds())
     except ApiError as error:
         if error.namespace_terminating:
@@ -159,7 +163,7 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
             return Pass()
         if error.status in REFUSALS:
             message = f"The API server refused what this object needs: {error.message[:2000]}"
-            await _say_stalled(cluster, source, "Refused", message, now)
+            await _say_stalled(cluster, source, ConditionReason.REFUSED, message, now)
         raise
     return await _write_status(around, source, plan, now)
 
@@ -221,7 +225,7 @@ async def _say_stalled(
     """A child cannot be made: a quota, a policy or a value is in the way, or its name is taken."""
     findings = [
         holds("Stalled", reason, message),
-        fails("Reconciling", "Waiting", "Waits; see the condition Stalled."),
+        fails("Reconciling", ConditionReason.WAITING, "Waits; see the condition Stalled."),
     ]
     generation = int(source.raw["metadata"].get("generation", 1))
     told = updated(source.conditions, findings, generation, now)
@@ -249,8 +253,8 @@ async def _say_unreadable(around: Surroundings, raw: Object, complaint: str) -> 
         f"apply it anew, mended. `kubectl explain {kind.lower()}` says what belongs there."
     )
     findings = [
-        fails("Reconciling", "Unreadable", "Waits; see the condition Stalled."),
-        holds("Stalled", "Unreadable", message),
+        fails("Reconciling", ConditionReason.UNREADABLE, "Waits; see the condition Stalled."),
+        holds("Stalled", ConditionReason.UNREADABLE, message),
     ]
     generation = int(metadata.get("generation", 1))
     told = updated(readable_conditions(raw), findings, generation, datetime.now(UTC))
@@ -272,6 +276,7 @@ async def _write_status(around: Surroundings, source: Source, plan: Plan, now: d
     if status != without_empty(raw.get("status", {})):
         try:
             around.learn(await cluster.apply_status(raw, status))
+            count_results(raw, status)
         except ApiError as error:
             if error.conflict or error.not_found:
                 # Somebody changed or deleted the object meanwhile: look again, it is no error.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +30,12 @@ class _Place(NamedTuple):
     kind: str
     namespace: str
     name: str
+
+
+def _place(raw: Object) -> _Place:
+    """What is of the cluster lies in the namespace ""."""
+    metadata = raw["metadata"]
+    return _Place(raw["kind"], metadata.get("namespace", ""), metadata["name"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class Store:
     def put(self, raw: Object) -> bool:
         """Keep an object; whether anything changed that a plan may read."""
         metadata = raw["metadata"]
-        place = _Place(raw["kind"], metadata["namespace"], metadata["name"])
+        place = _place(raw)
         version, before = int(metadata["resourceVersion"]), self._kept.get(place)
         if version <= max(before.version if before else 0, self._gone.get(place, 0)):
             return False
@@ -67,7 +73,7 @@ class Store:
     def remove(self, raw: Object) -> bool:
         """Forget an object that was deleted; whether it was known."""
         metadata = raw["metadata"]
-        place = _Place(raw["kind"], metadata["namespace"], metadata["name"])
+        place = _place(raw)
         version, kept = int(metadata["resourceVersion"]), self._kept.get(place)
         if kept and kept.version > version:
             # One of the same name was made since.
@@ -108,6 +114,14 @@ class Store:
     def all_keys(self, kind: Kind) -> list[Key]:
         """The objects of ours of a kind in all namespaces."""
         return [Key(*place) for place in self._kept if place.kind == kind]
+
+    def versions(self, kind: Kind) -> Iterator[tuple[Key, int]]:
+        """The objects of ours of a kind, and the latest known version of each."""
+        for (each, namespace), names in self._names.items():
+            if each == kind:
+                for name in names:
+                    version = self._kept[_Place(each, namespace, name)].version
+                    yield Key(each, namespace, name), version
 
     def begin_listing(self) -> None:
         """From here on it is noted what goes, as a list that is under way may still have it."""
@@ -179,6 +193,11 @@ def _lean_pod(raw: Object) -> Object:
     return {**raw, "spec": kept}
 
 
+def _lean_namespace(raw: Object) -> Object:
+    """Nothing but its metadata, which has the labels by which policies choose it."""
+    return _only(raw, "apiVersion", "kind")
+
+
 def _only(fields: Object, *names: str) -> Object:
     return {name: fields[name] for name in names if name in fields}
 
@@ -188,4 +207,8 @@ def _without(fields: Object, *names: str) -> Object:
 
 
 _JOB_CONDITIONS = {"Complete", "Failed", "Suspended"}
-_LEAN: dict[str, Callable[[Object], Object]] = {"Job": _lean_job, "Pod": _lean_pod}
+_LEAN: dict[str, Callable[[Object], Object]] = {
+    "Job": _lean_job,
+    "Pod": _lean_pod,
+    "Namespace": _lean_namespace,
+}

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import aiohttp
 import kopf
+
+from tunesmith.kube.measuring import measured_requests
 
 Object = dict[str, Any]
 
@@ -70,10 +73,11 @@ def _registry(
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
-    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(
+    async def login(**arguments: Any) -> kopf.AiohttpSession | None:
+        found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(
             **arguments
         )
+        return _measured(found) if found else None
 
     for each in resources:
 
@@ -91,6 +95,20 @@ def _registry(
                 listed()
 
     return handlers
+
+
+def _measured(found: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """A session as kopf would make it, whose requests are counted with ours."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=found.as_ssl_context()),
+        headers=found.as_http_headers(),
+        proxy=found.proxy_url,
+        trust_env=found.trust_env,
+        trace_configs=[measured_requests()],
+    )
+    return kopf.AiohttpSession(
+        server=found.server, default_namespace=found.default_namespace, aiohttp_session=session
+    )
 
 
 def _settings() -> kopf.OperatorSettings:

@@ -13,12 +13,15 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import count
 
 from tunesmith.kube.key import Key
+from tunesmith.kube.measuring import measured_pass
+from tunesmith.metrics.activity import ERROR, QUEUE_SECONDS, REFUSED
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,14 @@ class Pass:
 
 
 class PassFailed(Exception):  # noqa: N818 - says what it is
-    """A pass that came to nothing for a reason that its message tells: no error of ours."""
+    """A pass that came to nothing for a reason that its message tells: no error of ours.
+
+    ``reason`` is one word for it, which failures are counted by.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 Reconcile = Callable[[Key], Awaitable[Pass]]
@@ -62,6 +72,7 @@ class WorkQueue:
         self._turn: dict[Lane, int] = {}
         self._next_turn: dict[tuple[Lane, str], int] = {}
         self._waiting: dict[Key, Lane] = {}
+        self._waiting_since: dict[Key, float] = {}
         #: Keys being worked on, and since when.
         self._working: dict[Key, float] = {}
         self._again: dict[Key, Lane] = {}
@@ -71,6 +82,14 @@ class WorkQueue:
     def oldest_pass_started(self) -> float:
         """When the longest-running pass began, in time.monotonic(); now if none is running."""
         return min(self._working.values(), default=time.monotonic())
+
+    def depth(self) -> Counter[Lane]:
+        """Keys that wait, by lane."""
+        return Counter(self._waiting.values())
+
+    def failing(self) -> int:
+        """Keys whose last pass failed."""
+        return len(self._failures)
 
     def add(self, key: Key, lane: Lane = Lane.CHANGED) -> None:
         """Work on this key as soon as a worker is free."""
@@ -85,6 +104,7 @@ class WorkQueue:
                 self._turn.clear()
                 self._next_turn.clear()
             self._waiting[key] = lane
+            self._waiting_since.setdefault(key, time.monotonic())
             whose = lane, key.namespace
             turn = max(self._turn.get(lane, 0), self._next_turn.get(whose, 0))
             self._next_turn[whose] = turn + 1
@@ -117,7 +137,8 @@ class WorkQueue:
                 continue
             self._turn[lane] = turn
             del self._waiting[key]
-            self._working[key] = time.monotonic()
+            self._working[key] = now = time.monotonic()
+            QUEUE_SECONDS.labels(lane.name.lower()).observe(now - self._waiting_since.pop(key))
             try:
                 await self._one_pass(key)
             finally:
@@ -126,15 +147,18 @@ class WorkQueue:
                 self.add(key, self._again.pop(key))
 
     async def _one_pass(self, key: Key) -> None:
-        try:
-            outcome = await self._reconcile(key)
-        except PassFailed as reason:
-            log.warning("%s: pass failed: %s; %s", key, reason, self._try_again(key))
-            return
-        except Exception:
-            # Whatever one object does to us must not stop the others.
-            log.exception("%s: pass failed; %s", key, self._try_again(key))
-            return
+        with measured_pass(key) as told:
+            try:
+                outcome = await self._reconcile(key)
+            except PassFailed as failure:
+                told.failed(REFUSED, failure.reason)
+                log.warning("%s: pass failed: %s; %s", key, failure, self._try_again(key))
+                return
+            except Exception as error:
+                # Whatever one object does to us must not stop the others.
+                told.failed(ERROR, type(error).__name__)
+                log.exception("%s: pass failed; %s", key, self._try_again(key))
+                return
         self._failures.pop(key, None)
         if outcome.requeue_after is not None:
             self.add_after(key, outcome.requeue_after)

@@ -7,9 +7,10 @@ import logging
 from pathlib import Path
 
 from tunesmith.api.digests import base_model_digest, weight_files
+from tunesmith.api.reasons import RefusalReason
 from tunesmith.api.serving_contract import DesiredAdapter, ServedBase
 from tunesmith.sidecar.base_model import BaseModel, BaseModelUnreadable
-from tunesmith.sidecar.preflight import RefusalReason, Refused
+from tunesmith.sidecar.refusal import Refused
 
 log = logging.getLogger(__name__)
 

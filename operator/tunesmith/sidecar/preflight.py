@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy
 
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
+from tunesmith.api.reasons import RefusalReason
 from tunesmith.sidecar.adapter_configuration import (
     LARGEST_CONFIGURATION_BYTES,
     dora,
@@ -24,7 +25,7 @@ from tunesmith.sidecar.adapter_configuration import (
     too_large,
 )
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.refusal import RefusalReason, Refused, quoted
+from tunesmith.sidecar.refusal import Refused, quoted
 from tunesmith.sidecar.safetensors_file import (
     SafetensorsError,
     Tensor,

@@ -2,36 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from tunesmith.api.reasons import RefusalReason
 
 LONGEST_QUOTE = 160
-
-
-class RefusalReason(StrEnum):
-    """As conditions and events name it."""
-
-    NOT_FOUND = "NotFound"
-    OUTSIDE_ITS_VOLUME = "OutsideItsVolume"
-    NOT_SAFETENSORS = "NotSafetensors"
-    WEIGHTS_UNREADABLE = "WeightsUnreadable"
-    CONFIGURATION_UNREADABLE = "ConfigurationUnreadable"
-    DIGEST_MISMATCH = "DigestMismatch"
-    NOT_LORA = "NotLora"
-    DORA_NOT_SERVABLE = "DoraNotServable"
-    MODULES_TO_SAVE = "ModulesToSave"
-    BIAS_NOT_SERVABLE = "BiasNotServable"
-    INITIALISATION_NOT_SERVABLE = "InitialisationNotServable"
-    LAYOUT_NOT_SERVABLE = "LayoutNotServable"
-    RANK_TOO_LARGE = "RankTooLarge"
-    RANK_MISMATCH = "RankMismatch"
-    WRONG_SHAPE = "WrongShape"
-    UNKNOWN_MODULE = "UnknownModule"
-    HALF_PAIR = "HalfPair"
-    NO_WEIGHTS = "NoWeights"
-    NOT_FINITE = "NotFinite"
-    WRONG_DATA_TYPE = "WrongDataType"
-    #: Judged on another base model than the one that is served.
-    WRONG_BASE_MODEL = "WrongBaseModel"
 
 
 class Refused(Exception):  # noqa: N818 - a verdict, not an error

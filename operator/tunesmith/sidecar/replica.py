@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunesmith.api.reasons import RefusalReason
 from tunesmith.api.serving_contract import (
     CONFIGURATION_FOLDER,
     DESIRED_FILE,
@@ -32,8 +33,9 @@ from tunesmith.api.trainer_contract import CLAIMS_FOLDER
 from tunesmith.sidecar import probe
 from tunesmith.sidecar.base_files import BaseFiles
 from tunesmith.sidecar.memory import Memory, signature
-from tunesmith.sidecar.preflight import Expected, RefusalReason, Refused, examine
+from tunesmith.sidecar.preflight import Expected, examine
 from tunesmith.sidecar.proxy import Proxy, ProxyState, routing_table
+from tunesmith.sidecar.refusal import Refused
 from tunesmith.sidecar.start_file import start_file, write_whole
 from tunesmith.sidecar.vllm import Vllm, VllmRefusedError
 
@@ -66,7 +68,7 @@ class Setback:
     """Why a version is not served here, and when it is tried again."""
 
     state: AdapterState
-    reason: str
+    reason: RefusalReason
     message: str
     signature: str
     again_at: float
@@ -206,12 +208,12 @@ class Replica:
                 await self._prove(adapter)
             self.setbacks.pop(adapter.model, None)
         except Refused as error:
-            self._set_back(adapter, AdapterState.REFUSED, str(error.reason), error.message)
+            self._set_back(adapter, AdapterState.REFUSED, error.reason, error.message)
         except VllmRefusedError as error:
-            self._set_back(adapter, AdapterState.FAILED, "VllmRefused", str(error))
+            self._set_back(adapter, AdapterState.FAILED, RefusalReason.VLLM_REFUSED, str(error))
         except Exception as error:
             log.exception("%s", adapter.model)
-            self._set_back(adapter, AdapterState.FAILED, "InternalError", repr(error))
+            self._set_back(adapter, AdapterState.FAILED, RefusalReason.INTERNAL, repr(error))
         return True
 
     async def _examine(self, adapter: DesiredAdapter) -> bool:
@@ -274,7 +276,7 @@ class Replica:
         return self._base_answers[prompt]
 
     def _set_back(
-        self, adapter: DesiredAdapter, state: AdapterState, reason: str, message: str
+        self, adapter: DesiredAdapter, state: AdapterState, reason: RefusalReason, message: str
     ) -> None:
         log.warning("%s: %s: %s", adapter.model, reason, message)
         if reason not in UNREACHABLE:

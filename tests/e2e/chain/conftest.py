@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from examples.demo import chain
 from examples.demo.kubectl import Kubectl, Object
+from tests.e2e.quick_start import Walk
 
-NAMESPACE = "end-to-end"
+#: As docs/quick-start.md calls it.
+NAMESPACE = "quick-start"
 
 
 def until(seconds: float, look: Callable[[], Object | None]) -> Object:
@@ -25,20 +26,24 @@ def until(seconds: float, look: Callable[[], Object | None]) -> Object:
 
 
 @pytest.fixture(scope="package")
-def kubectl(inputs: tuple[Path, Path]) -> Iterator[Kubectl]:
-    """A namespace whose claims hold model and data."""
-    found = Kubectl(NAMESPACE)
-    if found.find("namespace", NAMESPACE):
-        found.run("delete", "namespace", NAMESPACE, "--wait", timeout=300)
-    made = chain.create_namespace(NAMESPACE)
-    chain.fill_claims(made, *inputs)
-    yield made
-    made.run("delete", "namespace", NAMESPACE, "--wait=false")
+def walk(inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """The quick start, whose own commands are run; the model is unpacked by then."""
+    return Walk(tmp_path_factory.mktemp("new-user"))
 
 
 @pytest.fixture(scope="package")
-def applied(kubectl: Kubectl) -> Kubectl:
-    """The demonstration's two files, applied."""
-    kubectl.apply(str(chain.HERE / "finetune.yaml"))
-    kubectl.apply(str(chain.HERE / "serve.yaml"))
+def kubectl(walk: Walk) -> Iterator[Kubectl]:
+    """Up to the namespace whose claims hold model and data."""
+    found = Kubectl(NAMESPACE)
+    if found.find("namespace", NAMESPACE):
+        found.run("delete", "namespace", NAMESPACE, "--wait", timeout=300)
+    walk.take("inputs", "install", "files")
+    yield found
+    found.run("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+@pytest.fixture(scope="package")
+def applied(kubectl: Kubectl, walk: Walk) -> Kubectl:
+    """The quick start's two files, applied."""
+    walk.take("apply")
     return kubectl

@@ -13,7 +13,8 @@ import pytest
 
 from examples.demo import chain
 from examples.demo.kubectl import Kubectl, Object, conditions
-from tests.e2e.chain.conftest import until
+from tests.e2e.chain.conftest import NAMESPACE, until
+from tests.e2e.quick_start import Walk, answer_of
 
 OPERATOR = "app.kubernetes.io/component=operator"
 PREFLIGHT_SECONDS = 600
@@ -108,7 +109,7 @@ def test_nothing_was_done_twice(applied: Kubectl) -> None:
     job = applied.get("finetunejob", chain.JOB)
     assert job["status"]["attempt"] == 1
     artifact = job["status"]["artifact"]
-    folder = f"/adapters/end-to-end/{chain.JOB}/{job['metadata']['uid']}"
+    folder = f"/adapters/{NAMESPACE}/{chain.JOB}/{job['metadata']['uid']}"
     found = applied.run(
         "exec", "loader", "--", "find", folder, "-name", "adapter_model.safetensors"
     )
@@ -135,7 +136,7 @@ def test_the_base_model_was_not_asked_twice(applied: Kubectl) -> None:
     runs = (job["preflight"]["name"], job["evaluation"]["name"])
     before, after = (applied.get("evalrun", name)["status"]["results"][0] for name in runs)
     assert (before["base"], before["asked"]) == (after["base"], after["asked"])
-    folder = "/adapters/end-to-end/base-results"
+    folder = f"/adapters/{NAMESPACE}/base-results"
     kept = applied.run(
         "exec",
         "loader",
@@ -189,4 +190,14 @@ def test_kubectl_get_tells_the_story(applied: Kubectl) -> None:
     assert "Ready" in job
     assert "Passed" in job
     assert "Passed" in applied.run("get", "evalruns")
-    assert "http://packaging-vllm.end-to-end.svc/v1" in applied.run("get", "adapterdeployments")
+    assert f"http://packaging-vllm.{NAMESPACE}.svc/v1" in applied.run("get", "adapterdeployments")
+
+
+def test_the_quick_start_ends_with_an_answer(applied: Kubectl, walk: Walk) -> None:
+    """Its last commands, after the first ones have brought everything here so far."""
+    told = walk.take("wait", "verdict")
+    assert "Passed" in told
+    answer = answer_of(walk.take("ask"))
+    assert answer["model"].startswith(f"{chain.JOB}@")
+    said = json.loads(answer["choices"][0]["message"]["content"])
+    assert said["name"] == "cowsay"

@@ -17,7 +17,7 @@ import pytest
 
 from examples.demo import chain
 from examples.demo.kubectl import Kubectl, Object, conditions
-from tests.e2e.chain.conftest import until
+from tests.e2e.chain.conftest import NAMESPACE, until
 from tests.evaluation import knowledge
 
 SECONDS = 600
@@ -69,7 +69,7 @@ def evaluate(kubectl: Kubectl, name: str, *suites: Object, **spec: Any) -> Objec
                 "adapter": {"job": chain.JOB},
                 "suites": list(suites),
                 "outputUri": "pvc://adapters/evaluations",
-                "baseResultsUri": "pvc://adapters/end-to-end/base-results",
+                "baseResultsUri": f"pvc://adapters/{NAMESPACE}/base-results",
                 "resources": SMALL,
                 **spec,
             },

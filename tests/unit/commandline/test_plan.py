@@ -174,6 +174,10 @@ def test_the_sentences_of_a_refusal_come_one_by_one() -> None:
         {"field": "spec.name", "message": 'Invalid value: "a: b": name is too short'},
         {"field": "spec.gpus", "message": "Invalid value: 99: gpus must be fewer"},
         {"field": "<nil>", "message": "also wrong"},
+        {
+            "message": "ValidatingAdmissionPolicy 'a' with binding 'b' denied request: "
+            "TuningPolicy support does not allow it"
+        },
     ]
     body = {"message": "many mistakes", "details": {"causes": causes}}
     error = refused(422, json.dumps(body).encode())
@@ -183,6 +187,7 @@ def test_the_sentences_of_a_refusal_come_one_by_one() -> None:
         "spec.name: name is too short",
         "spec.gpus: gpus must be fewer",
         "also wrong",
+        "TuningPolicy support does not allow it",
     )
 
 

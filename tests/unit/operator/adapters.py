@@ -15,8 +15,10 @@ from typing import Any
 import numpy
 import pytest
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_FILES, ADAPTER_WEIGHTS, files_digest
+from tunesmith.api.reasons import RefusalReason
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.preflight import Expected, RefusalReason, Refused, examine
+from tunesmith.sidecar.preflight import Expected, examine
+from tunesmith.sidecar.refusal import Refused
 
 HIDDEN, INTERMEDIATE, HEADS, KEY_VALUE_HEADS, VOCABULARY = 8, 12, 4, 2, 10
 SHAPES = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from tunesmith.adapterdeployment.errands import errand_template
 from tunesmith.adapterdeployment.merging import merge_job
 from tunesmith.adapterdeployment.objects import pod_labels
 from tunesmith.adapterdeployment.retirement import removal_job
 from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.adapterdeployment.serving_pod import ServingPod, serving_pod
+from tunesmith.api.objects import PodTemplate
 from tunesmith.evalrun.objects import JudgedAdapter, evaluation_job
 from tunesmith.finetunejob.decision import Prepared
 from tunesmith.finetunejob.objects import training_job
@@ -34,14 +36,18 @@ def every_pod(
     deployment = given.adapterdeployment(**spec)
     adapter = Candidate("triage", "pvc://adapters/tuned/x", given.DIGEST)
     judged = JudgedAdapter(adapter.uri, adapter.digest)
-    serves = ServingPod(pod_labels(deployment), {}, "files", [mount(adapter.uri)], "operator:1")
+    own = deployment.spec.pod_template
+    serves = ServingPod(
+        pod_labels(deployment), {}, "files", [mount(adapter.uri)], own, "operator:1"
+    )
+    errands = errand_template(own, PodTemplate())
     batch_jobs = {
         "preparation": preparation_job(given.finetunejob(**spec), FIRST, settings),
         "training": trains(settings, **spec),
         "training on two nodes": trains(settings, resources={"gpus": 8, "nodes": 2}, **spec),
         "evaluation": evaluation_job(given.evalrun(**spec), judged, FIRST, settings),
-        "merge": merge_job(deployment, adapter, FIRST, settings),
-        "removal": removal_job(deployment, adapter, FIRST, settings),
+        "merge": merge_job(deployment, adapter, FIRST, errands, settings),
+        "removal": removal_job(deployment, adapter, FIRST, errands, settings),
     }
     templates = {name: each[-1]["spec"]["template"] for name, each in batch_jobs.items()}
     return {**templates, "serving": serving_pod(deployment, serves, settings)}

@@ -31,6 +31,7 @@ from tunesmith.api.serving_contract import (
 from tunesmith.api.serving_status import AdapterDeploymentStatus, ServedAdapter, ServingState
 from tunesmith.kube.conditions import find
 from tunesmith.kube.plan import Plan
+from tunesmith.kube.policies import NO_DEFAULTS, Defaults
 from tunesmith.settings import Settings
 
 from tests.unit.operator import given
@@ -114,7 +115,7 @@ def is_still_loading(adapter: DesiredAdapter) -> AdapterReport:
     return AdapterReport(model=adapter.model, digest=adapter.digest, state=AdapterState.LOADING)
 
 
-def refuses(name: str) -> Says:
+def refuses(name: str, reason: str = "NotFinite") -> Says:
     """Refuses this adapter, and holds all others."""
 
     def says(adapter: DesiredAdapter) -> AdapterReport:
@@ -123,7 +124,7 @@ def refuses(name: str) -> Says:
         return holds_it(adapter).model_copy(
             update={
                 "state": AdapterState.REFUSED,
-                "reason": "NotFinite",
+                "reason": reason,
                 "message": "The training diverged.",
             }
         )
@@ -141,6 +142,8 @@ class World:
     settings: Settings = given.SETTINGS
     children: dict[tuple[str, str], given.Raw] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
+    #: What the policies of the namespace give.
+    defaults: Defaults = NO_DEFAULTS
     replicas: list[Replica] = field(default_factory=list)
     merge_jobs: list[given.Raw] = field(default_factory=list)
     merge_pods: list[given.Raw] = field(default_factory=list)
@@ -152,6 +155,7 @@ class World:
             runs=self.runs,
             children=self.children,
             foreign=self.foreign,
+            given=self.defaults,
             replicas=self.replicas,
             jobs_of_ours=self.merge_jobs,
             job_pods=self.merge_pods,

@@ -24,6 +24,12 @@ def test_adapters_are_no_options_of_the_server() -> None:
     assert world().options()["enable-lora"] is True
 
 
+def test_vllm_opens_no_pickle_and_runs_no_code_of_a_model() -> None:
+    options = world().options()
+    assert options["load-format"] == "safetensors"
+    assert options["trust-remote-code"] is False
+
+
 def test_vllm_listens_on_loopback_only() -> None:
     assert world().options()["host"] == "127.0.0.1"
 

@@ -8,7 +8,7 @@ import pytest
 from tunesmith.adapterdeployment.selection import base_model_name, select, selector_labels
 from tunesmith.api.adapter_selection import GateRule
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob
+from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob, Output
 
 from tests.unit.operator import given
 from tests.unit.operator.serving_given import digest, passed_run, ready_job, version, versions_of
@@ -68,7 +68,7 @@ def test_anything_else_is_refused_with_a_reason(job: FineTuneJob, reason: str) -
 
 def test_an_adapter_in_a_bucket_is_not_served_and_the_remedy_is_told() -> None:
     job = ready_job()
-    output = job.spec.output.model_copy(update={"uri": "s3://adapters/tuned"})
+    output = Output(uri="s3://adapters/tuned")
     stored = job.model_copy(update={"spec": job.spec.model_copy(update={"output": output})})
     (rejected,) = select(given.adapterdeployment(), [stored]).rejected
     assert rejected.reason == "NotOnClaim"

@@ -159,6 +159,13 @@ def test_a_refused_adapter_is_named_and_leaves_the_others_alone() -> None:
     assert served(status, "triage").last_error is None
 
 
+@pytest.mark.parametrize("said", ["", "x" * 600, "Two words", "Ready"])
+def test_a_replica_whose_image_is_its_users_own_cannot_make_up_a_reason(said: str) -> None:
+    world = two_adapters()
+    world.answer(refuses("urgent", said), refuses("urgent", said))
+    assert condition(world.step(), "Stalled").reason == "InternalError"
+
+
 def test_one_replica_that_refuses_is_enough() -> None:
     world = two_adapters()
     world.answer(holds_it, refuses("urgent"))

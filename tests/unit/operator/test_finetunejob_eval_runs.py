@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+from tunesmith.api.evalrun import EvalRunSpec
 from tunesmith.api.evaluation_suite import BenchmarkSize
 from tunesmith.api.finetunejob import ArtifactKind
 from tunesmith.finetunejob.decision import Prepared
@@ -29,6 +31,22 @@ DATA = Prepared(given.PREPARED_URI, given.receipt(), given.memory_plan())
 def before(**evaluation: Any) -> dict[str, Any]:
     job = given.finetunejob(evaluation=evaluation)
     return dict(preflight_run(job, DATA, given.SETTINGS)["spec"])
+
+
+def test_the_longest_output_leaves_room_for_what_is_stored_below_it() -> None:
+    """An EvalRun that the API server refuses would be the end of a job that has trained."""
+    name, namespace, uid = "n" * 40, "s" * 63, "u" * 36
+    metadata = {"name": name, "namespace": namespace, "uid": uid}
+    longest = "pvc://adapters/".ljust(200, "x")
+    job = given.finetunejob(output={"uri": longest})
+    named = job.metadata.model_copy(update=metadata)
+    made = eval_run(
+        job.model_copy(update={"metadata": named}), given.artifact(), None, given.SETTINGS
+    )
+    assert len(made["spec"]["outputUri"]) > 300
+    EvalRunSpec.model_validate(made["spec"])
+    with pytest.raises(ValidationError):
+        given.finetunejob(output={"uri": f"{longest}x"})
 
 
 def test_the_sealed_examples_of_this_very_dataset_are_asked() -> None:

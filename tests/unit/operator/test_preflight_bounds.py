@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_FILES, ADAPTER_WEIGHTS
+from tunesmith.api.reasons import RefusalReason
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.preflight import RefusalReason, Refused, examine
+from tunesmith.sidecar.preflight import examine
+from tunesmith.sidecar.refusal import Refused
 
 from tests.unit.operator.adapters import (
     Adapter,

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from tunesmith.api.digests import ADAPTER_CONFIG
+from tunesmith.api.reasons import RefusalReason
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.preflight import RefusalReason, examine
+from tunesmith.sidecar.preflight import examine
 
 from tests.unit.operator.adapters import DOWN, Adapter, Q, Stored, pair, refused
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from tunesmith.api.reasons import RefusalReason
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.preflight import Expected, RefusalReason, Refused, examine
+from tunesmith.sidecar.preflight import Expected, examine
+from tunesmith.sidecar.refusal import Refused
 
 from tests.unit.operator.adapters import Adapter, refused, with_header
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 from tunesmith.api.digests import ADAPTER_WEIGHTS
+from tunesmith.api.reasons import RefusalReason
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.preflight import Facts, RefusalReason, examine
+from tunesmith.sidecar.preflight import Facts, examine
 
 from tests.unit.operator.adapters import (
     DOWN,

@@ -9,6 +9,7 @@ from tunesmith.api.objects import Kind
 from tunesmith.kube.cluster import Page
 from tunesmith.kube.key import Key, concerned
 from tunesmith.kube.labels import PLAN, owner_labels
+from tunesmith.kube.policies import DECIDING
 from tunesmith.kube.reader import KEPT, compare_with_lists
 from tunesmith.kube.store import Store
 
@@ -110,13 +111,38 @@ class Lists:
         self.meanwhile = meanwhile
         self.store = Store()
 
-    async def pages(self, kind: str, _: str | None, __: Raw) -> AsyncIterator[Page]:
+    async def pages(self, kind: str, namespace: str | None, _: Raw) -> AsyncIterator[Page]:
+        assert namespace is None
         if self.meanwhile and self.meanwhile["kind"] == kind:
             self.store.remove(self.meanwhile)
         yield Page([each for each in self._listed if each["kind"] == kind], self._version)
 
     async def compare(self) -> list[Key]:
         return await compare_with_lists(self, self.store, KEPT, ())  # type: ignore[arg-type]
+
+
+def policy_object(version: int, **more: Raw) -> Raw:
+    metadata = {"name": "tenants", "resourceVersion": str(version)}
+    return {"kind": "TuningPolicy", "metadata": metadata, **more}
+
+
+async def test_what_is_of_the_cluster_is_kept_beside_what_is_of_namespaces() -> None:
+    lists = Lists(policy_object(8), version=9)
+    await compare_with_lists(lists, lists.store, DECIDING, ("team",))  # type: ignore[arg-type]
+    assert lists.store.select("TuningPolicy", "") == [policy_object(8)]
+    assert lists.store.remove(policy_object(12))
+    assert lists.store.select("TuningPolicy", "") == []
+
+
+def test_of_a_namespace_only_its_metadata_is_news() -> None:
+    def namespace(version: int, labels: Raw, phase: str) -> Raw:
+        metadata = {"name": "team", "labels": labels, "resourceVersion": str(version)}
+        return {"kind": "Namespace", "metadata": metadata, "status": {"phase": phase}}
+
+    store = Store()
+    store.put(namespace(1, {}, "Active"))
+    assert not store.put(namespace(2, {}, "Terminating"))
+    assert store.put(namespace(3, {"team": "support"}, "Terminating"))
 
 
 async def test_what_no_watch_told_of_is_found_by_comparing() -> None:

@@ -126,7 +126,7 @@ async def test_a_reason_that_tells_all_is_logged_without_a_traceback(
     async def reconcile(key: Key) -> Pass:
         nonlocal passes
         passes += 1
-        raise PassFailed("422: spec.replicas: Invalid value")
+        raise PassFailed("422: spec.replicas: Invalid value", "Http422")
 
     queue = WorkQueue(reconcile, 1)
     queue.add(A)

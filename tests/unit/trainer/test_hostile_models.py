@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,12 @@ from tunesmith.api.trainer_contract import PlannedSource, Reason
 
 pytest.importorskip("transformers")
 
+import torch
 from tunesmith_trainer.data import template
 from tunesmith_trainer.data.chat import load_chat_format
 from tunesmith_trainer.data.formats import Conversation, Message, Role
 from tunesmith_trainer.failure import TrainerError
+from tunesmith_trainer.model import load_base_model
 from tunesmith_trainer.sources import adapter_folder, described_model, model_folder
 
 from tests.unit.trainer.bounds import measured
@@ -214,6 +217,50 @@ def test_a_giant_beside_the_weights_is_refused_unread(model: Path, name: str) ->
     assert f"{name} has 10.7 GB" in ended.told[1]
     assert ended.processor_seconds < 2
     assert ended.more_bytes < 64 * 1024**2
+
+
+# Code of the model's own
+
+
+def test_code_that_lies_beside_a_model_is_not_run(model: Path, tmp_path: Path) -> None:
+    """Neither for the tokenizer nor for the model, and nobody is asked for leave."""
+    ran = tmp_path / "ran"
+    (model / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    own = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own", "AutoTokenizer": ["own.Own"]}
+    for name in ("config.json", "tokenizer_config.json"):
+        said = json.loads((model / name).read_text())
+        changed = {**said, "auto_map": own, "model_type": "own", "tokenizer_class": "Own"}
+        (model / name).write_text(json.dumps(changed))
+    with pytest.raises(TrainerError):
+        load_chat_format(model, URI)
+    refused(
+        lambda: load_base_model(model, URI, torch.float32, torch.device("cpu")),
+        "without remote code",
+    )
+    assert not ran.exists()
+
+
+def test_pickled_weights_are_not_opened(model: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(
+        pickle.dumps(Program(f"open({str(ran)!r}, 'w')"), protocol=2)
+    )
+    refused(
+        lambda: load_base_model(model, URI, torch.float32, torch.device("cpu")),
+        "model.safetensors",
+    )
+    assert not ran.exists()
+
+
+class Program:
+    """Runs a program in whoever unpickles it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return exec, (self.text,)
 
 
 # Links, pipes and devices

@@ -79,6 +79,26 @@ def test_the_same_plan_is_not_trained_twice(
     assert train(trained.plan, ProgressBoard()) == trained.outcome
 
 
+def test_no_credential_is_in_anything_that_training_leaves(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They are in the pod's environment; what it leaves is for others to read."""
+    canary = "canary-4f1c9e07"
+    for name in ("HF_TOKEN", "DATASET_AWS_SECRET_ACCESS_KEY", "OUTPUT_AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, canary)
+    write_prepared(tmp_path)
+    board = ProgressBoard()
+    train(training_plan(tiny_model, tmp_path), board)
+    left = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert artifact.LINEAGE_FILE in {file.name for file in left}
+    assert [file.name for file in left if canary.encode() in file.read_bytes()] == []
+    assert canary not in caplog.text
+    assert canary not in board.report().model_dump_json()
+
+
 def test_layers_that_do_not_exist_are_named_with_those_that_do(
     tiny_model: Path, tmp_path: Path
 ) -> None:

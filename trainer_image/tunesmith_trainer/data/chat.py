@@ -123,7 +123,7 @@ def load_chat_format(folder: Path, uri: str) -> ChatFormat:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         # Whatever its libraries make of the files of strangers.
         if is_out_of_memory(error):

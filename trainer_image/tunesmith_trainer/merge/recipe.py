@@ -233,7 +233,7 @@ def prompts_of(plan: MergePlan, base_folder: Path, adapter_folder: Path) -> list
     own = holds_tokenizer(adapter_folder)
     folder, uri = (adapter_folder, plan.adapter.uri) if own else (base_folder, plan.base_model.uri)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         if is_out_of_memory(error):
             raise

@@ -80,10 +80,10 @@ def save_model(learned: dict[str, Tensor], base_folder: Path, folder: Path) -> N
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-    config = AutoConfig.from_pretrained(base_folder)
+    config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False)
     stored = config.dtype or torch.float32
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config, dtype=stored)
+        empty = AutoModelForCausalLM.from_config(config, dtype=stored, trust_remote_code=False)
     empty.generation_config = GenerationConfig()
     weights = {name: tensor.to(stored) for name, tensor in learned.items()}
     try:

@@ -38,6 +38,7 @@ def load(
             dtype=dtype,
             attn_implementation=attention.register(),
             use_safetensors=True,
+            trust_remote_code=False,
             device_map={"": device},
             quantization_config=four_bits if quantised else None,
         )

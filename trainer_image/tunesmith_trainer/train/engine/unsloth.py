@@ -39,6 +39,7 @@ def prepare_model(folder: Path, uri: str, settings: EngineSettings) -> PeftModel
         load_in_4bit=settings.method.is_quantised,
         full_finetuning=settings.method is Method.FULL,
         local_files_only=True,
+        trust_remote_code=False,
     )
     head.answer_with_loss(model)
     if settings.method is Method.FULL:
