@@ -26,9 +26,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 AT_ONCE = 8
 #: Nothing more happens when nothing has changed for so long; pods take a second or two.
 STANDS_STILL_SECONDS = 10.0
-#: An operator that cannot keep its lease ends after 10 s, and one that cannot watch after 54 s, in
-#: which it is deaf: kopf tries nine times.
-ENDS_SECONDS = 75.0
+#: An operator that cannot keep its lease ends 10 s later.
+ENDS_SECONDS = 30.0
 LONGEST_SECONDS = 120.0
 RIGHTS = granted()
 
@@ -105,8 +104,8 @@ async def until_it_stands_still(
         lacking = [] if state == story.scenario.ends else [f"the job is {state or 'left alone'}"]
         lacking += [] if acting.done() else ["nobody could do anything"]
         lacking += await story.lacking(under.team)
-        if not lacking and not under.proxy.forbidden:
-            return []
+        if not lacking and (is_deaf(under) or not under.proxy.forbidden):
+            return ["the operator is deaf, as its log says"] if is_deaf(under) else []
         if lacking != before:
             before, changed = lacking, time.monotonic()
         patience = STANDS_STILL_SECONDS if lacking else ENDS_SECONDS
@@ -114,6 +113,12 @@ async def until_it_stands_still(
             break
         await asyncio.sleep(0.3)
     return before
+
+
+def is_deaf(under: Operated) -> bool:
+    """Whether a watch was refused. Complete looks, ten minutes apart, and what is asked for anyway
+    carry a story to its end all the same, later."""
+    return "APIForbiddenError" in under.operator.log.read_text()
 
 
 async def endings(stage: Stage, told: Iterable[tuple[Story, Right | None]]) -> list[Ending]:
@@ -129,8 +134,7 @@ async def test_every_right_of_the_chart_has_one_story() -> None:
 async def test_without_any_one_right_something_breaks(
     stage: Stage, choice: Choice, development_images: None
 ) -> None:
-    # What takes longest comes first.
-    chosen = sorted(choice.of(RIGHTS), key=lambda right: right.verb, reverse=True)
+    chosen = choice.of(RIGHTS)
     stories = [each for each in STORIES if any(str(right) in each.shows for right in chosen)]
     told = await endings(
         stage,
