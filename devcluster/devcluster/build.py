@@ -87,7 +87,7 @@ KUEUE = Program(
     name="kueue",
     module=SOURCES / "kueue",
     package="sigs.k8s.io/kueue/cmd/kueue",
-    first_build="five to ten minutes",
+    first_build="about five minutes",
 )
 
 

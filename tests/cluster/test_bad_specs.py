@@ -61,7 +61,6 @@ FINE_TUNE_JOBS: list[tuple[Object, str]] = [
     ({"adapterName": "a@b"}, "adapterName may hold letters, digits, '-', '_' and '.'"),
     ({"baseModel": None}, "spec.baseModel: Required value"),
     ({"dataset": None}, "spec.dataset: Required value"),
-    ({"output": None}, "spec.output: Required value"),
     ({"baseModel.uri": "meta-llama/Llama-3.1-8B"}, "for example hf://meta-llama/"),
     ({"baseModel.uri": "hf://Llama-3.1-8B"}, "must be hf://ORGANISATION/NAME[@REVISION], pvc://"),
     ({"baseModel.uri": "https://host/model.zip"}, "that ends in .tar, .tar.gz or .tgz"),

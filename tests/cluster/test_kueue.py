@@ -30,9 +30,16 @@ FLAVOUR = {"kubernetes.io/os": "linux"}
 
 
 @pytest.fixture(scope="module")
-def team() -> Iterator[Kubectl]:
-    """A namespace whose queue has room for one job, by its policy."""
+def kueue() -> Iterator[None]:
+    """It goes again: while it runs, nobody else can play it."""
     devcluster("kueue-up")
+    yield
+    devcluster("kueue-down")
+
+
+@pytest.fixture(scope="module")
+def team(kueue: None) -> Iterator[Kubectl]:
+    """A namespace whose queue has room for one job, by its policy."""
     with namespace_of_players("kueue") as kubectl:
         for each in queues(kubectl.namespace):
             kubectl.apply(each)
@@ -40,7 +47,6 @@ def team() -> Iterator[Kubectl]:
         with policy(kubectl.namespace, namespaces=only(kubectl.namespace), defaults=defaults):
             yield kubectl
         kubectl.run("delete", "finetunejobs", "--all")
-    devcluster("kueue-down")
 
 
 def queues(namespace: str) -> Iterator[Object]:

@@ -23,11 +23,12 @@ from tests.faults.stories import STORIES, Story
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-AT_ONCE = 6
+AT_ONCE = 8
 #: Nothing more happens when nothing has changed for so long; pods take a second or two.
 STANDS_STILL_SECONDS = 10.0
-#: An operator that cannot keep its lease, or a watch, ends some seconds later than it is refused.
-ENDS_SECONDS = 30.0
+#: An operator that cannot keep its lease ends after 10 s, and one that cannot watch after 54 s, in
+#: which it is deaf: kopf tries nine times.
+ENDS_SECONDS = 75.0
 LONGEST_SECONDS = 120.0
 RIGHTS = granted()
 
@@ -128,11 +129,12 @@ async def test_every_right_of_the_chart_has_one_story() -> None:
 async def test_without_any_one_right_something_breaks(
     stage: Stage, choice: Choice, development_images: None
 ) -> None:
-    chosen = choice.of(RIGHTS)
+    # What takes longest comes first.
+    chosen = sorted(choice.of(RIGHTS), key=lambda right: right.verb, reverse=True)
     stories = [each for each in STORIES if any(str(right) in each.shows for right in chosen)]
     told = await endings(
         stage,
-        [*((each, None) for each in stories), *((story_of(right), right) for right in chosen)],
+        [*((story_of(right), right) for right in chosen), *((each, None) for each in stories)],
     )
     wrong = [each for each in told if not each.is_right]
     assert not wrong, "\n".join(map(str, wrong))
