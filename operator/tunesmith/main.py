@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -114,7 +114,8 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     await health.start()
     try:
         if await _first_of(lease.acquire(), stop.wait()) == 0:
-            following = asyncio.ensure_future(_follow(queue, around))
+            listen = partial(_listen, stop)
+            following = asyncio.ensure_future(_follow(queue, around, listen))
             shielded = asyncio.shield(following)
             await _first_of(lease.keep(), queue.run(), shielded, stop.wait())
     finally:
@@ -141,13 +142,13 @@ async def _require_definitions(cluster: Cluster, chosen: Settings) -> None:
             raise
 
 
-async def _follow(queue: WorkQueue, around: Surroundings) -> None:
+async def _follow(queue: WorkQueue, around: Surroundings, began: Callable[[], None]) -> None:
     """See everything that is there, and from then on what changes."""
     await _look_at_all(queue, around)
     log.info("everything that is there has been seen")
     listed = asyncio.Event()
     told = partial(learn, queue, around.store)
-    watching = watch(WATCHED, around.settings.namespaces, told, listed.set)
+    watching = watch(WATCHED, around.settings.namespaces, told, listed.set, began)
     await _first_of(watching, _look_again(queue, around, listed))
 
 
@@ -203,9 +204,13 @@ async def _first_of(*activities: Any) -> int:
 
 async def _run(chosen: Settings) -> None:
     stop = asyncio.Event()
+    _listen(stop)
+    await operate(chosen, stop)
+
+
+def _listen(stop: asyncio.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await operate(chosen, stop)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from tests.cluster.test_stages import (
     finish,
     has_left,
     namespace_of_players,
+    training_jobs,
     until,
     until_state,
 )
@@ -77,7 +78,8 @@ def uninstalled(installed: Stage) -> Stage:
 
 
 def test_an_operator_of_one_namespace_leaves_all_others_alone(installed: Stage) -> None:
-    until_state(installed.team, "lasting", "Training")
+    assert training_jobs(installed.team, "lasting") == ["lasting-train-1"]
+    until_state(installed.team, "lasting", "Preparing")
     assert "status" not in installed.elsewhere.get("finetunejob", "lasting")
     assert installed.elsewhere.list("jobs") == []
 

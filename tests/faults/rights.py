@@ -21,6 +21,7 @@ from tests.faults.scenario import Team
 
 REFUSAL = re.compile(r'cannot (\w+) resource "([^"]+)" in API group "([^"]*)"')
 ROLES = "rbac.authorization.k8s.io"
+OF_THE_CLUSTER = {"tuningpolicies", "namespaces"}
 numbers = count(1)
 
 
@@ -32,6 +33,11 @@ class Right:
     resource: str
     group: str
 
+    @property
+    def is_of_the_cluster(self) -> bool:
+        """Of something that lies in no namespace."""
+        return self.resource in OF_THE_CLUSTER
+
     def __str__(self) -> str:
         return f"{self.verb} {self.resource}"
 
@@ -41,7 +47,8 @@ class Right:
 
 def granted() -> list[Right]:
     """Every right that the chart gives, those for the lease included."""
-    roles = of_kind(rendered({"operator": {"namespaces": ["team"]}}), "Role")
+    objects = rendered({"operator": {"namespaces": ["team"]}, "roles": {"aggregate": False}})
+    roles = [*of_kind(objects, "Role"), *of_kind(objects, "ClusterRole")]
     return sorted(
         Right(verb, resource, group)
         for role in roles
@@ -86,16 +93,19 @@ async def operated(
         await operator.close()
         await proxy.close()
         await api.delete("namespaces", None, name)
+        for plural in ("clusterrolebindings", "clusterroles"):
+            await api.delete(plural, None, name)
 
 
 async def _allow(api: ApiServer, name: str, rights: Iterable[Right]) -> None:
-    """The user is called like the namespace."""
-    metadata = {"name": "operator", "namespace": name}
-    rules = [each.rule() for each in rights]
-    await api.create("roles", name, {"metadata": metadata, "rules": rules})
-    binding = {
-        "metadata": metadata,
-        "roleRef": {"apiGroup": ROLES, "kind": "Role", "name": "operator"},
-        "subjects": [{"apiGroup": ROLES, "kind": "User", "name": name}],
-    }
-    await api.create("rolebindings", name, binding)
+    """User and roles are called like the namespace."""
+    rights = list(rights)
+    for kind, namespace in (("Role", name), ("ClusterRole", None)):
+        rules = [each.rule() for each in rights if each.is_of_the_cluster == (namespace is None)]
+        named = {"metadata": {"name": name}}
+        await api.create(f"{kind.lower()}s", namespace, named | {"rules": rules})
+        binding = {
+            "roleRef": {"apiGroup": ROLES, "kind": kind, "name": name},
+            "subjects": [{"apiGroup": ROLES, "kind": "User", "name": name}],
+        }
+        await api.create(f"{kind.lower()}bindings", namespace, named | binding)

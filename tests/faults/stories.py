@@ -182,6 +182,7 @@ async def a_call(team: Team) -> list[str]:
 SLOWLY = replace(JUDGED, duration="2.5s")
 EVERYTHING_WATCHED = (
     "finetunejobs", "evalruns", "adapterdeployments", "jobs", "pods", "deployments",
+    "tuningpolicies", "namespaces",
 )  # fmt: skip
 
 STORIES = (

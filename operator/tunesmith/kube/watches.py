@@ -38,23 +38,27 @@ async def watch(
     namespaces: Sequence[str],
     told: Told,
     listed: Callable[[], None],
+    began: Callable[[], None],
 ) -> None:
     """Until cancelled; in these namespaces, or in all if there are none.
 
     ``listed`` is called for what a watch found when it began, or began again: what had gone by then
-    nobody tells of.
+    nobody tells of. ``began`` is called when kopf has made itself the handler of the process's
+    signals: whoever wants them takes them back then.
     """
     stop = asyncio.Event()
-    operator = asyncio.ensure_future(
-        kopf.operator(
-            registry=_registry(resources, told, listed),
-            settings=_settings(),
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-            stop_flag=stop,
-        )
+    # In the end kopf cancels every task but these.
+    others = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=_registry(resources, told, listed),
+        settings=_settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        stop_flag=stop,
     )
+    began()
+    operator = asyncio.ensure_future(kopf.run_tasks(tasks, ignored=others))
     try:
         await asyncio.shield(operator)
     finally:
