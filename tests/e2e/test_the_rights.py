@@ -44,7 +44,8 @@ def test_the_operator_was_refused_nothing() -> None:
 def test_the_operator_used_every_right_it_has() -> None:
     granted = {
         (group, resource, verb)
-        for rule in Kubectl("default").get("clusterrole", "tunesmith-operator")["rules"]
+        for role in ("tunesmith-operator", "tunesmith-policies")
+        for rule in Kubectl("default").get("clusterrole", role)["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
