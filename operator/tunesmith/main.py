@@ -36,7 +36,7 @@ from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.reader import CHILDREN, OWN, compare_with_lists
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
-from tunesmith.kube.watches import Watched, watch
+from tunesmith.kube.watches import Watched, WatchesEndedError, watch
 from tunesmith.kube.workqueue import Lane, Pass, WorkQueue
 from tunesmith.logs import configure_logs
 from tunesmith.metrics.exposition import Exposition
@@ -150,6 +150,7 @@ async def _follow(queue: WorkQueue, around: Surroundings, began: Callable[[], No
     told = partial(learn, queue, around.store)
     watching = watch(WATCHED, around.settings.namespaces, told, listed.set, began)
     await _first_of(watching, _look_again(queue, around, listed))
+    raise WatchesEndedError("a watch has failed: the log says which, and why")
 
 
 async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:

@@ -18,6 +18,13 @@ from tunesmith.kube.measuring import measured_requests
 
 Object = dict[str, Any]
 
+#: So long kopf is given to end.
+ENDS_SECONDS = 10.0
+
+
+class WatchesEndedError(Exception):
+    """Nothing is heard of any more: only a new process begins anew."""
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -40,7 +47,7 @@ async def watch(
     listed: Callable[[], None],
     began: Callable[[], None],
 ) -> None:
-    """Until cancelled; in these namespaces, or in all if there are none.
+    """Until cancelled, or until a watch fails; in these namespaces, or in all if there are none.
 
     ``listed`` is called for what a watch found when it began, or began again: what had gone by then
     nobody tells of. ``began`` is called when kopf has made itself the handler of the process's
@@ -60,11 +67,12 @@ async def watch(
     began()
     operator = asyncio.ensure_future(kopf.run_tasks(tasks, ignored=others))
     try:
-        await asyncio.shield(operator)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        # Cancelled, kopf would leave its requests behind.
+        # Cancelled, kopf would leave its requests behind. Once a watch has failed it waits for the
+        # others' requests, which may never end.
         stop.set()
-        await operator
+        await asyncio.wait([operator], timeout=ENDS_SECONDS)
 
 
 def _registry(
