@@ -165,13 +165,13 @@ test-faults: environments ## Faults at every write and around it, on simulated G
 	$(MAKE) --no-print-directory cluster; \
 	$(OPERATOR_PYTHON) -m pytest tests/faults -s $(OPTIONS)
 
-test-faults-quick: environments ## A few faults of each kind (2 minutes).
+test-faults-quick: environments ## A few faults of each kind, every right (4 minutes).
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory cluster; \
 	$(OPERATOR_PYTHON) -m pytest tests/faults -s --selection $(OPTIONS)
 
 .PHONY: test-rights
-test-rights: environments ## Each right of the operator taken away in turn: something breaks (3 minutes).
+test-rights: environments ## Each right of the operator taken away in turn: something breaks (90 s).
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory cluster; \
 	$(OPERATOR_PYTHON) -m pytest tests/faults/test_rights.py -s $(OPTIONS)
@@ -187,7 +187,7 @@ test: ## Everything, from a bare machine to a clean one.
 	@$(MAKE) --no-print-directory test-fast
 	$(call say,2/5 both images from their Dockerfiles (about 3 minutes))
 	@$(MAKE) --no-print-directory test-images
-	$(call say,3/5 some faults of each kind (2 minutes))
+	$(call say,3/5 some faults of each kind$(comma) and every right taken away (4 minutes))
 	@$(MAKE) --no-print-directory test-faults-quick
 	$(call say,4/5 against the API server)
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
