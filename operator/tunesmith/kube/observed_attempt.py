@@ -79,7 +79,7 @@ def is_behind(
     if known.failure and known.failure.attempt == attempt.number:
         return False
     job = next(each for each in jobs if each["metadata"]["name"] == attempt.job_name)
-    return is_finished(job) and not any(pods.ending(pod) for pod in pods_of(job, job_pods))
+    return is_finished(job) and not any(map(pods.ending, newest_pods(job, job_pods).values()))
 
 
 def pods_of(job: Object, job_pods: list[Object]) -> list[Object]:
@@ -95,10 +95,17 @@ def pods_of(job: Object, job_pods: list[Object]) -> list[Object]:
 def newest_pods(job: Object, job_pods: list[Object]) -> dict[int, Object]:
     """The last pod of each index; a Job without indices has one, 0."""
     found: dict[int, Object] = {}
-    own = pods_of(job, job_pods)
-    for pod in sorted(own, key=lambda each: str(each["metadata"]["creationTimestamp"])):
+    for pod in sorted(pods_of(job, job_pods), key=_in_turn):
         found[int(pod["metadata"].get("annotations", {}).get(INDEX, 0))] = pod
     return found
+
+
+def _in_turn(pod: Object) -> tuple[str, bool, bool]:
+    """Times have whole seconds, and a Job that is suspended and resumed makes two pods within one:
+    the later is the one that was not deleted. Where no watch told of the deletion, it is the one
+    that has ended."""
+    created = str(pod["metadata"]["creationTimestamp"])
+    return created, not pods.is_leaving(pod), pods.ending(pod) is not None
 
 
 def _attempt(job: Object, own: dict[int, Object], known: Failure | None) -> Attempt:

@@ -269,3 +269,28 @@ def test_a_failure_that_is_known_is_not_asked_about_again() -> None:
     assert told is not None
     assert behind(failed, [], AttemptStatus(attempt=1))
     assert not behind(failed, [], AttemptStatus(attempt=1, failure=told.failure))
+
+
+def replaced(**metadata: str) -> given.Raw:
+    """The pod that a suspension took away, made in the same second as the one that followed."""
+    pod = given.pod()
+    pod["metadata"] |= {"name": "triage-train-1-zzzzz", **metadata}
+    return pod
+
+
+@pytest.mark.parametrize("pods_are_listed", [1, -1])
+@pytest.mark.parametrize("gone", [{}, {"deletionTimestamp": given.moment(2)}])
+def test_of_two_pods_of_one_second_the_one_that_ended_speaks(
+    gone: dict[str, str], pods_are_listed: int
+) -> None:
+    pods = [given.ended(given.trained(), 0), replaced(**gone)][::pods_are_listed]
+    found = latest_attempt([given.batch_job(finished="Complete")], pods)
+    assert found is not None
+    assert found.state is AttemptState.SUCCEEDED
+
+
+def test_a_job_whose_newest_pod_was_not_seen_to_end_is_asked_about() -> None:
+    complete, known = [given.batch_job(finished="Complete")], AttemptStatus(attempt=1)
+    earlier = given.ended(given.trained(), 0)
+    earlier["metadata"]["creationTimestamp"] = given.moment(900)
+    assert behind(complete, [earlier, replaced(creationTimestamp=given.moment(1))], known)
