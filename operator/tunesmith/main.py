@@ -25,7 +25,6 @@ from tunesmith.finetunejob.observe import doubts as doubts_job
 from tunesmith.finetunejob.observe import observe as observe_job
 from tunesmith.finetunejob.plan import plan as plan_job
 from tunesmith.health import HealthServer
-from tunesmith.kube import policies
 from tunesmith.kube.cluster import ApiError, Cluster
 from tunesmith.kube.conditions import is_true
 from tunesmith.kube.key import Key, concerned
@@ -33,6 +32,7 @@ from tunesmith.kube.labels import MANAGED_BY, MANAGER
 from tunesmith.kube.lease import Lease, LeaseSettings
 from tunesmith.kube.parsing import readable_conditions
 from tunesmith.kube.pod_http import PodHttp
+from tunesmith.kube.policies import Deciding, decided_anew
 from tunesmith.kube.reader import CHILDREN, OWN, compare_with_lists
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
@@ -75,7 +75,7 @@ def learn(queue: WorkQueue, store: Store, raw: Any, gone: bool = False) -> None:
     if store.remove(raw) if gone else store.put(raw):
         for key in _concerned(store, raw):
             queue.add(key, Lane.NEW if store.is_new(key) else Lane.CHANGED)
-        for key in _decided_anew(store, raw):
+        for key in decided_anew(store, raw):
             queue.add(key, Lane.ROUTINE)
 
 
@@ -85,15 +85,6 @@ def _concerned(store: Store, raw: Any) -> Iterator[Key]:
     yield from concerned(raw)
     if raw["kind"] in OWN and is_true(readable_conditions(raw), "Succeeded"):
         yield from store.keys(raw["metadata"]["namespace"], Kind.ADAPTER_DEPLOYMENT)
-
-
-def _decided_anew(store: Store, raw: Any) -> Iterator[Key]:
-    """All that may be given something else now: by another policy, or by other policies."""
-    match raw["kind"]:
-        case policies.POLICY:
-            yield from (key for kind in Kind for key in store.all_keys(kind))
-        case policies.NAMESPACE:
-            yield from (key for kind in Kind for key in store.keys(raw["metadata"]["name"], kind))
 
 
 async def operate(chosen: Settings, stop: asyncio.Event) -> None:
@@ -132,8 +123,8 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
 
 async def _require_definitions(cluster: Cluster, chosen: Settings) -> None:
     """kopf would never notice a kind that is installed later: better to be started again."""
-    for kind in (*Kind, policies.POLICY):
-        namespace = None if kind == policies.POLICY else next(iter(chosen.namespaces), None)
+    for kind in (*Kind, Deciding.POLICY):
+        namespace = None if kind == Deciding.POLICY else next(iter(chosen.namespaces), None)
         try:
             await anext(cluster.pages(str(kind), namespace))
         except ApiError as error:
@@ -161,7 +152,7 @@ async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
     are listed; for the others, a child that is not listed yet would seem to be missing.
     """
     store, changed = around.store, list[Key]()
-    for kinds in (policies.DECIDING, OWN, CHILDREN):
+    for kinds in (Deciding, OWN, CHILDREN):
         changed += await compare_with_lists(
             around.cluster, store, kinds, around.settings.namespaces
         )

@@ -21,7 +21,7 @@ from tunesmith.api import API_VERSION
 from tunesmith.api.objects import Kind
 from tunesmith.api.serving_contract import ReplicaReport
 from tunesmith.kube.conditions import timestamp
-from tunesmith.kube.policies import POLICY
+from tunesmith.kube.policies import Deciding
 
 from tests.unit.operator import given
 
@@ -112,7 +112,7 @@ class ApiServer:
             return None
         self._uids += 1
         made = json.loads(json.dumps(manifest))
-        if key[0] != POLICY:
+        if key[0] != Deciding.POLICY:
             made["metadata"]["namespace"] = NAMESPACE
         made["metadata"] |= {
             "uid": f"uid-{self._uids}",

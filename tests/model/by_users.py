@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from tunesmith.api.objects import Kind
-from tunesmith.kube.policies import POLICY
+from tunesmith.kube.policies import Deciding
 
 from tests.model import manifests
 from tests.model.api_server import Object
@@ -78,7 +78,7 @@ class ByUsers(History):
 
     @rule()
     def delete_policy(self) -> None:
-        self.world.server.remove(POLICY, "tenants")
+        self.world.server.remove(Deciding.POLICY, "tenants")
 
     # --- meddling --------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 from tunesmith.api import API_VERSION
 from tunesmith.api.objects import Kind
 from tunesmith.kube.labels import QUEUE_NAME
-from tunesmith.kube.policies import POLICY
+from tunesmith.kube.policies import Deciding
 
 from tests.model.api_server import Object, custom
 from tests.model.trainer import digest
@@ -75,7 +75,7 @@ GIVEN: list[dict[str, Any]] = [
 def policy(given: dict[str, Any]) -> Object:
     return {
         "apiVersion": API_VERSION,
-        "kind": POLICY,
+        "kind": Deciding.POLICY,
         "metadata": {"name": "tenants"},
         "spec": {"defaults": given},
     }

@@ -15,7 +15,7 @@ from tunesmith.api.trainer_contract import ProgressReport
 from tunesmith.kube import key, reconcile
 from tunesmith.kube.labels import MANAGED_BY
 from tunesmith.kube.pod_http import PodHttp
-from tunesmith.kube.policies import POLICY, Defaults
+from tunesmith.kube.policies import Deciding, Defaults
 from tunesmith.kube.reader import CHILDREN, KEPT, Reader, compare_with_lists
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
@@ -27,7 +27,7 @@ from tests.model.invariants import check_write
 from tests.model.truth import Truth
 from tests.unit.operator.given import SETTINGS
 
-WATCHED = (POLICY, *KEPT)
+WATCHED = (Deciding.POLICY, *KEPT)
 
 
 class Pods(PodHttp):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tunesmith.api.dataset import APPROVED_BY, APPROVED_DATA
 from tunesmith.api.evalrun import EvalState
 from tunesmith.api.objects import Kind
-from tunesmith.kube.policies import POLICY
+from tunesmith.kube.policies import Deciding
 from tunesmith.kube.reader import KEPT
 
 from tests.model import manifests, of_attempts, of_results, of_serving
@@ -125,7 +125,7 @@ class World:
         names = self.operator.objects()
         for key in names:
             self.server.remove(*key)
-        self.server.remove(POLICY, "tenants")
+        self.server.remove(Deciding.POLICY, "tenants")
         for key in names:
             self.reconcile(key, Faults(lags=dict.fromkeys(KEPT, self.server.revision)))
         self.collect_garbage()

@@ -6,21 +6,29 @@ Nothing of this is ever written into an object: it is as if its owner had said i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from enum import StrEnum
+from typing import Any, TypeVar
 
-from tunesmith.api.finetunejob import OutputStore
-from tunesmith.api.objects import ObjectMeta, PodTemplate
+from tunesmith.api.objects import Kind, ObjectMeta, PodTemplate
+from tunesmith.api.output import OutputStore
 from tunesmith.api.tuningpolicy import TuningPolicy
+from tunesmith.kube.key import Key
 from tunesmith.kube.labels import QUEUE_NAME
 from tunesmith.kube.parsing import readable
 from tunesmith.kube.store import Store
 
-NAMESPACE, POLICY = "Namespace", "TuningPolicy"
-#: Kinds of the cluster by which it is decided what holds where.
-DECIDING = (NAMESPACE, POLICY)
+Object = dict[str, Any]
+
+
+class Deciding(StrEnum):
+    """Kinds of the cluster by which it is decided what holds where."""
+
+    NAMESPACE = "Namespace"
+    POLICY = "TuningPolicy"
+
 
 NOTHING = PodTemplate()
 
@@ -45,12 +53,21 @@ NO_DEFAULTS = Defaults()
 
 def defaults_in(store: Store, namespace: str) -> Defaults:
     """What holds in a namespace, as far as the watches told."""
-    found = store.select(POLICY, "")
+    found = store.select(Deciding.POLICY, "")
     if not found:
         return NO_DEFAULTS
-    raw = store.get(NAMESPACE, "", namespace) or {"metadata": {}}
+    raw = store.get(Deciding.NAMESPACE, "", namespace) or {"metadata": {}}
     policies = readable(TuningPolicy.from_object, found)
     return combined(policies, raw["metadata"].get("labels", {}))
+
+
+def decided_anew(store: Store, raw: Object) -> Iterator[Key]:
+    """All that may be given something else now: by another policy, or by other policies."""
+    match raw["kind"]:
+        case Deciding.POLICY:
+            yield from (key for kind in Kind for key in store.all_keys(kind))
+        case Deciding.NAMESPACE:
+            yield from (key for kind in Kind for key in store.keys(raw["metadata"]["name"], kind))
 
 
 def combined(policies: Iterable[TuningPolicy], labels: Mapping[str, str]) -> Defaults:

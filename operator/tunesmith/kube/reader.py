@@ -13,7 +13,7 @@ from tunesmith.api.objects import Kind
 from tunesmith.kube.cluster import Cluster, Object
 from tunesmith.kube.key import Key, concerned
 from tunesmith.kube.labels import MANAGED_BY, MANAGER
-from tunesmith.kube.policies import DECIDING
+from tunesmith.kube.policies import Deciding, decided_anew
 from tunesmith.kube.store import Store
 
 #: Objects of ours, and the children that plans are made from.
@@ -59,7 +59,7 @@ class WatchedReader:
 
 def _scope(kind: str, namespaces: Iterable[str]) -> tuple[str | None, ...]:
     """The namespaces in which a kind is listed; None for all, and for what is of the cluster."""
-    return (None,) if kind in DECIDING else tuple(namespaces) or (None,)
+    return (None,) if kind in list(Deciding) else tuple(namespaces) or (None,)
 
 
 async def compare_with_lists(
@@ -79,6 +79,6 @@ async def compare_with_lists(
                     metadata = raw["metadata"]
                     listed.add((metadata.get("namespace", ""), metadata["name"]))
                     if store.put(raw):
-                        changed += concerned(raw)
+                        changed += (*concerned(raw), *decided_anew(store, raw))
             changed += store.remove_unlisted(kind, namespace, listed, version)
     return list(dict.fromkeys(changed))

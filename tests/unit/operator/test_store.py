@@ -9,7 +9,7 @@ from tunesmith.api.objects import Kind
 from tunesmith.kube.cluster import Page
 from tunesmith.kube.key import Key, concerned
 from tunesmith.kube.labels import PLAN, owner_labels
-from tunesmith.kube.policies import DECIDING
+from tunesmith.kube.policies import Deciding
 from tunesmith.kube.reader import KEPT, compare_with_lists
 from tunesmith.kube.store import Store
 
@@ -128,10 +128,17 @@ def policy_object(version: int, **more: Raw) -> Raw:
 
 async def test_what_is_of_the_cluster_is_kept_beside_what_is_of_namespaces() -> None:
     lists = Lists(policy_object(8), version=9)
-    await compare_with_lists(lists, lists.store, DECIDING, ("team",))  # type: ignore[arg-type]
+    await compare_with_lists(lists, lists.store, Deciding, ("team",))  # type: ignore[arg-type]
     assert lists.store.select("TuningPolicy", "") == [policy_object(8)]
     assert lists.store.remove(policy_object(12))
     assert lists.store.select("TuningPolicy", "") == []
+
+
+async def test_a_policy_that_no_watch_told_of_concerns_all_that_it_may_decide_about() -> None:
+    lists = Lists(policy_object(8), version=9)
+    lists.store.put(own_object(7))
+    found = await compare_with_lists(lists, lists.store, Deciding, ("team",))  # type: ignore[arg-type]
+    assert found == [OWNER]
 
 
 def test_of_a_namespace_only_its_metadata_is_news() -> None:
