@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.digests import adapter_digest, base_model_digest
-from tunesmith.api.finetunejob import ArtifactKind
+from tunesmith.api.job_status import ArtifactKind
 from tunesmith.api.trainer_contract import TrainingOutcome
 
 from tunesmith_trainer.output import OutputStore

@@ -14,7 +14,7 @@ from typing import Any
 
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import EvaluationPhase, EvaluationProgress
-from tunesmith.api.finetunejob import Progress, TrainingPhase
+from tunesmith.api.job_status import Progress, TrainingPhase
 from tunesmith.api.trainer_contract import (
     METRICS_PATH,
     PROGRESS_PATH,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tunesmith.api.adapter_selection import GateRule, NamedAdapter
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import ArtifactKind
 from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.reasons import NotServedReason
 from tunesmith.api.serving_status import RejectedAdapter

@@ -340,6 +340,18 @@ class EvalState(StrEnum):
     ERROR = "Error"
 
 
+#: States that nothing follows by itself.
+FINISHED = frozenset(
+    {
+        EvalState.PASSED,
+        EvalState.FAILED,
+        EvalState.INCONCLUSIVE,
+        EvalState.MEASURED,
+        EvalState.ERROR,
+    }
+)
+
+
 class EvalRunStatus(AttemptStatus):
     """What has been observed."""
 

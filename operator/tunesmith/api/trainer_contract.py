@@ -17,7 +17,8 @@ from pydantic import Field, TypeAdapter
 from tunesmith.api.dataset import DatasetReceipt, NearDuplicates
 from tunesmith.api.evalrun import EvaluationProgress, Report, SuiteResult
 from tunesmith.api.evaluation_suite import Gate, QuestionFormat, Suite
-from tunesmith.api.finetunejob import Artifact, Progress, ReportTo
+from tunesmith.api.finetunejob import ReportTo
+from tunesmith.api.job_status import Artifact, Progress
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.method import Lora, Method
 from tunesmith.api.objects import DatasetFormat, FailureClass, HeldOut

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tunesmith.api.finetunejob import OutputStore
 from tunesmith.api.method import Method
 from tunesmith.api.objects import Labels, Name, Toleration
+from tunesmith.api.output import OutputStore
 from tunesmith.api.schema import ApiModel, between, rule, rules
 
 #: Bounds that keep what the API server compares, and the sentence that says it, short.

@@ -15,7 +15,8 @@ from tunesmith.api.evalrun import (
     SuiteResult,
 )
 from tunesmith.api.evaluation_suite import OnInconclusive
-from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob, JobState
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import ArtifactKind, JobState
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.sample_size import WORTH_SEEING_POINTS, detectable_points
 from tunesmith.api.trainer_contract import EvaluationOutcome, ProgressReport

@@ -9,8 +9,9 @@ from typing import Any
 
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import Artifact, FineTuneJob, JobState, Preparation, Progress
+from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_evaluation import Adjustment, JobEvaluation
+from tunesmith.api.job_status import Artifact, JobState, Preparation, Progress
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.trainer_contract import ProgressReport, Reason
 from tunesmith.finetunejob import adjustments
@@ -18,9 +19,6 @@ from tunesmith.kube.attempts import Attempt, AttemptState, Start
 from tunesmith.kube.conditions import Finding
 
 Object = dict[str, Any]
-
-#: States in which nothing follows by itself.
-FINISHED = {JobState.READY, JobState.REJECTED, JobState.FAILED}
 
 
 class JobStage(StrEnum):

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunesmith.api.finetunejob import FineTuneJob, JobState, OutputStore
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import JobState
+from tunesmith.api.output import OutputStore
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.finetunejob.decision import Decision
 from tunesmith.finetunejob.training import not_ready

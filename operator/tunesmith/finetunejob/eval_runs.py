@@ -22,8 +22,9 @@ from tunesmith.api.evaluation_suite import (
     QuestionFormat,
     Suite,
 )
-from tunesmith.api.finetunejob import Artifact, ArtifactKind, FineTuneJob
+from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_evaluation import HELD_OUT_SUITE
+from tunesmith.api.job_status import Artifact, ArtifactKind
 from tunesmith.api.objects import Kind, Resources
 from tunesmith.api.trainer_contract import HELD_OUT_FILE, PROMPT_EXAMPLES_FILE
 from tunesmith.finetunejob.decision import Prepared

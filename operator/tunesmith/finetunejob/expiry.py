@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from tunesmith.api.finetunejob import FineTuneJob, JobState
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import FINISHED, JobState
 from tunesmith.api.objects import Condition
-from tunesmith.finetunejob.decision import FINISHED
 from tunesmith.kube.conditions import Finding, fails, find, holds, is_true
 
 

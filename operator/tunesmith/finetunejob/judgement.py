@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import Artifact, FineTuneJob, JobState
+from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_evaluation import (
     HELD_OUT_SUITE,
     Adjustment,
@@ -13,6 +13,7 @@ from tunesmith.api.job_evaluation import (
     JobEvaluation,
     OnFailure,
 )
+from tunesmith.api.job_status import Artifact, JobState
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.verdict import Verdict
 from tunesmith.finetunejob.adjustments import adjusted, next_change

@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from tunesmith.api.evaluation_suite import OnInconclusive
-from tunesmith.api.finetunejob import FineTuneJobStatus, JobState
 from tunesmith.api.job_evaluation import JobPreflight
+from tunesmith.api.job_status import FINISHED, FineTuneJobStatus, JobState
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.finetunejob import expiry, memory, preflight, preparation, review, suspension
-from tunesmith.finetunejob.decision import FINISHED, Decision, Object, Observed, Results, results
+from tunesmith.finetunejob.decision import Decision, Object, Observed, Results, results
 from tunesmith.finetunejob.defaults import before_anything
 from tunesmith.finetunejob.guidance import warnings
 from tunesmith.finetunejob.judgement import after_training

@@ -9,8 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import JobState
 from tunesmith.api.job_evaluation import HELD_OUT_SUITE, JobPreflight, Preflight
+from tunesmith.api.job_status import JobState
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.sample_size import detectable_points
 from tunesmith.finetunejob.decision import Decision, Observed, Prepared, has_begun

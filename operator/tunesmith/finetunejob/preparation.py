@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tunesmith.api.finetunejob import JobState, Preparation
+from tunesmith.api.job_status import JobState, Preparation
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.finetunejob.decision import Decision, Observed, Prepared, Results, is_spoilt
 from tunesmith.finetunejob.training import not_ready

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from tunesmith.api.dataset import APPROVED_BY, APPROVED_DATA, JobReview
-from tunesmith.api.finetunejob import FineTuneJob, JobState
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import JobState
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.trainer_contract import REVIEW_FILE
 from tunesmith.finetunejob.decision import Decision, Observed, Prepared, Results

@@ -11,9 +11,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from tunesmith.api.finetunejob import JobState
+from tunesmith.api.job_status import FINISHED, JobState
 from tunesmith.api.reasons import ConditionReason
-from tunesmith.finetunejob.decision import FINISHED, Decision, Observed, Results
+from tunesmith.finetunejob.decision import Decision, Observed, Results
 from tunesmith.finetunejob.eval_runs import is_over
 from tunesmith.finetunejob.training import trained
 from tunesmith.finetunejob.usage import so_far

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from tunesmith.api.finetunejob import Artifact, JobState, Progress, TrainingPhase
 from tunesmith.api.job_evaluation import Adjustment
+from tunesmith.api.job_status import Artifact, JobState, Progress, TrainingPhase
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.finetunejob import memory
 from tunesmith.finetunejob.adjustments import sentence

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from tunesmith.api.finetunejob import GpuSeconds
+from tunesmith.api.job_status import GpuSeconds
 from tunesmith.finetunejob.decision import Observed
 from tunesmith.kube import pods
 from tunesmith.kube.attempts import attempt_number

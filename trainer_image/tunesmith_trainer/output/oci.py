@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from tunesmith.api.finetunejob import Artifact, ArtifactKind
+from tunesmith.api.job_status import Artifact, ArtifactKind
 from tunesmith.api.trainer_contract import PlannedRegistry
 
 from tunesmith_trainer.output.registry import Blob, Registry

@@ -10,7 +10,7 @@ import json
 import logging
 from pathlib import Path
 
-from tunesmith.api.finetunejob import TrainingPhase
+from tunesmith.api.job_status import TrainingPhase
 from tunesmith.api.trainer_contract import (
     HELD_OUT_FILE,
     PREPARED_FOLDER,

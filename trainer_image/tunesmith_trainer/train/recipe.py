@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tunesmith.api import digests
-from tunesmith.api.finetunejob import Artifact, ArtifactKind, TrainingPhase
+from tunesmith.api.job_status import Artifact, ArtifactKind, TrainingPhase
 from tunesmith.api.trainer_contract import REPORT_FILE, TrainingOutcome, TrainingPlan
 
 from tunesmith_trainer import artifact, processes, sources

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.api.finetunejob import ArtifactKind
+from tunesmith.api.job_status import ArtifactKind
 from tunesmith.api.method import Method
 from tunesmith.api.trainer_contract import (
     HELD_OUT_FILE,

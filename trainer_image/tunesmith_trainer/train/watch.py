@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
-from tunesmith.api.finetunejob import TrainingPhase
+from tunesmith.api.job_status import TrainingPhase
 from tunesmith.api.trainer_contract import Reason
 
 from tunesmith_trainer.failure import TrainerError
