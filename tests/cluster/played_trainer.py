@@ -21,7 +21,7 @@ signal.signal(signal.SIGTERM, lambda *_: os._exit(13))
 
 # ruff: noqa: E402
 from tunesmith.api.dataset import DatasetReceipt
-from tunesmith.api.finetunejob import Artifact, Progress, TrainingPhase
+from tunesmith.api.job_status import Artifact, Progress, TrainingPhase
 from tunesmith.api.memory import ActivationCheckpointing, MemoryPlan, Optimizer
 from tunesmith.api.method import Method
 from tunesmith.api.objects import FailureClass

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from tunesmith.api.finetunejob import JobState
+from tunesmith.api.job_status import JobState
 
 from examples.demo.kubectl import conditions
 from tests.cluster.manifests import claim

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tunesmith.api.finetunejob import JobState
+from tunesmith.api.job_status import JobState
 from tunesmith.api.trainer_contract import EvaluationOutcome, TerminationMessage
 
 from tests.faults.api_server import ApiServer, Object, until

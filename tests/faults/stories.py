@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from tunesmith.adapterdeployment.objects import CALLED_FOR
-from tunesmith.api.finetunejob import JobState
+from tunesmith.api.job_status import JobState
 
 from tests.faults.api_server import Object, until
 from tests.faults.end import SERVING, served_digests

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tunesmith.api.finetunejob import JobState
+from tunesmith.api.job_status import JobState
 
 from tests.faults import hands
 from tests.faults.conftest import Choice

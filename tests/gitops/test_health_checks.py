@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tunesmith.api.evalrun import EvalState
-from tunesmith.api.finetunejob import JobState
+from tunesmith.api.job_status import JobState
 from tunesmith.api.serving_status import ServingState
 
 from examples.demo.kubectl import Object, conditions

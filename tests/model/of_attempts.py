@@ -8,7 +8,8 @@ from typing import Any
 
 from tunesmith.api.dataset import APPROVED_BY, APPROVED_DATA
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import FineTuneJob, JobState
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import JobState
 from tunesmith.api.objects import Kind
 from tunesmith.api.trainer_contract import TrainingPlan
 from tunesmith.finetunejob.decision import JobStage

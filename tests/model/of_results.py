@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import FineTuneJob, JobState
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import JobState
 from tunesmith.api.objects import Condition, ConditionStatus, Kind
 from tunesmith.api.serving_status import ServingState
 from tunesmith.api.verdict import Verdict

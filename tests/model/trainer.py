@@ -10,7 +10,7 @@ from enum import Enum
 from pydantic import ValidationError
 from tunesmith.api.evalrun import SuiteResult
 from tunesmith.api.evaluation_suite import Metric
-from tunesmith.api.finetunejob import Artifact, Progress, TrainingPhase
+from tunesmith.api.job_status import Artifact, Progress, TrainingPhase
 from tunesmith.api.objects import FailureClass
 from tunesmith.api.trainer_contract import (
     PLAN_READER,

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tunesmith.api.finetunejob import Artifact
+from tunesmith.api.job_status import Artifact
 from tunesmith.api.objects import FailureClass
 from tunesmith.api.trainer_contract import PlannedRegistry, Reason
 from tunesmith_trainer.failure import TrainerError, failure_from

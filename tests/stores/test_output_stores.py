@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
-from tunesmith.api.finetunejob import Artifact, Progress, TrainingPhase
+from tunesmith.api.job_status import Artifact, Progress, TrainingPhase
 from tunesmith.api.trainer_contract import PlannedSource, Reason, RemovalPlan, TrainingOutcome
 from tunesmith_trainer import artifact, sources
 from tunesmith_trainer.failure import Preempted, TrainerError

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tunesmith.api.dataset import APPROVED_BY, APPROVED_DATA
-from tunesmith.api.finetunejob import FineTuneJob, JobState
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import JobState
 from tunesmith.commandline.outcome import Refusal
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from tunesmith.api import evalrun, job_status
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun, SuiteResult
-from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobStatus, JobState, Progress
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import FineTuneJobStatus, JobState, Progress
 from tunesmith.api.objects import Condition, ConditionStatus
 from tunesmith.api.serving_status import ServedAdapter
 from tunesmith.commandline.connection import Connection, Object
@@ -20,7 +22,7 @@ ALARMS = {"Stalled", "Warning", "Suspended"}
 NOT_YET = "NotTrained"
 #: For tools; state says the same to people.
 FOR_TOOLS = {"Reconciling", "Finished"}
-FINISHED = {"Ready", "Rejected", "Failed", "Passed", "Inconclusive", "Measured", "Error"}
+FINISHED = job_status.FINISHED | evalrun.FINISHED
 
 
 def look(connection: Connection, word: str | None) -> list[Object]:

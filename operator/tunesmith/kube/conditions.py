@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from tunesmith.api.objects import Condition, ConditionStatus
 
@@ -65,6 +66,12 @@ def _updated_one(
 
 def find(conditions: Iterable[Condition], type_: str) -> Condition | None:
     return next((each for each in conditions if each.type == type_), None)
+
+
+def raw_condition(raw: dict[str, Any], type_: str) -> dict[str, Any]:
+    """The condition of an object as the API server returned it; empty where there is none."""
+    conditions = raw.get("status", {}).get("conditions", [])
+    return next((each for each in conditions if each["type"] == type_), {})
 
 
 def is_true(conditions: Iterable[Condition], type_: str) -> bool:

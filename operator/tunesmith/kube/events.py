@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from tunesmith.api.objects import Condition, ConditionStatus
+from tunesmith.api.reasons import ConditionReason
 from tunesmith.kube.conditions import find, timestamp
 
 COMPONENT = "tunesmith"
@@ -22,7 +23,7 @@ TOLD_WHEN_FALSE = {"Succeeded", "Passed", "Preflight"}
 TROUBLES = {"Stalled", "Warning"}
 #: About what was asked for, true as long as the object is there: the condition is enough, and a
 #: thousand jobs need not be a thousand Events more.
-NO_NEWS = {"OutsideProvenRange", "FewItems"}
+NO_NEWS = {ConditionReason.OUTSIDE_PROVEN_RANGE, ConditionReason.FEW_ITEMS}
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,17 @@ from yarl import URL
 
 from tunesmith.kube.key import CURRENT, Key
 from tunesmith.metrics.activity import (
-    DONE,
-    ERROR,
     PASS_ERRORS,
     PASS_SECONDS,
     PASSES,
     REQUEST_SECONDS,
     REQUESTS,
+    PassOutcome,
 )
 from tunesmith.tracing import span
+
+#: In the place of a status code.
+UNANSWERED = "Error"
 
 WRITES = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
@@ -29,10 +31,10 @@ class MeasuredPass:
     """How a pass ended, as far as it did not end well."""
 
     def __init__(self) -> None:
-        self.outcome = DONE
+        self.outcome = PassOutcome.DONE
         self.reason = ""
 
-    def failed(self, outcome: str, reason: str) -> None:
+    def failed(self, outcome: PassOutcome, reason: str) -> None:
         self.outcome, self.reason = outcome, reason
 
 
@@ -82,7 +84,7 @@ async def _answered(
 async def _unanswered(
     _: aiohttp.ClientSession, about: SimpleNamespace, __: aiohttp.TraceRequestExceptionParams
 ) -> None:
-    _count(about, ERROR)
+    _count(about, UNANSWERED)
 
 
 def _count(about: SimpleNamespace, code: str) -> None:

@@ -17,6 +17,7 @@ from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.trainer_contract import FAILURE_CLASSES, Reason, TerminationMessage
 from tunesmith.kube import pods
 from tunesmith.kube.attempts import Attempt, AttemptState, attempt_number
+from tunesmith.kube.conditions import raw_condition
 from tunesmith.kube.labels import COUNTED_FAILURES, QUEUE_NAME, noted_number
 from tunesmith.kube.parsing import json_of_a_pod
 
@@ -160,7 +161,7 @@ def _ended(pod: Object) -> _Ended | None:
 
 def finished(job: Object, type_: str) -> str | None:
     """The reason of a terminal condition of the Job, or None."""
-    condition = _condition(job, type_)
+    condition = raw_condition(job, type_)
     return str(condition.get("reason") or type_) if condition.get("status") == "True" else None
 
 
@@ -170,7 +171,7 @@ def is_finished(job: Object) -> bool:
 
 def is_suspended(job: Object) -> bool:
     """Whether it is, or the Job controller has yet to say that it no longer is."""
-    return bool(wants_suspension(job)) or _condition(job, "Suspended").get("status") == "True"
+    return bool(wants_suspension(job)) or raw_condition(job, "Suspended").get("status") == "True"
 
 
 def wants_suspension(job: Object) -> bool:
@@ -188,11 +189,6 @@ def job_end(job: Object) -> str:
     conditions = job.get("status", {}).get("conditions", [])
     times = [str(each["lastTransitionTime"]) for each in conditions]
     return max(times, key=datetime.fromisoformat, default=since(job))
-
-
-def _condition(job: Object, type_: str) -> dict[str, Any]:
-    conditions = job.get("status", {}).get("conditions", [])
-    return next((each for each in conditions if each["type"] == type_), {})
 
 
 def _parse(text: str) -> TerminationMessage | None:

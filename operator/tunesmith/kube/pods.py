@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.api.reasons import ConditionReason
+from tunesmith.kube.conditions import raw_condition
 
 MAIN_CONTAINER = "main"
 
@@ -37,7 +38,7 @@ def phase(pod: Pod) -> str:
 
 
 def is_ready(pod: Pod) -> bool:
-    return _condition(pod, "Ready").get("status") == "True" and not is_leaving(pod)
+    return raw_condition(pod, "Ready").get("status") == "True" and not is_leaving(pod)
 
 
 def is_leaving(pod: Pod) -> bool:
@@ -46,7 +47,7 @@ def is_leaving(pod: Pod) -> bool:
 
 def is_disrupted(pod: Pod) -> bool:
     """Whether the cluster took it away: a drain, a lost node, a pod of higher priority."""
-    return _condition(pod, "DisruptionTarget").get("status") == "True"
+    return raw_condition(pod, "DisruptionTarget").get("status") == "True"
 
 
 def address(pod: Pod) -> str | None:
@@ -83,7 +84,7 @@ def trouble(pod: Pod) -> Trouble | None:
         waiting = container.get("state", {}).get("waiting", {})
         if found := _container_trouble(waiting, _image(pod, container["name"]), namespace):
             return found
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = raw_condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return _scheduling_trouble(scheduled.get("message", ""), namespace)
     return None
@@ -168,8 +169,3 @@ def _image(pod: Pod, name: str) -> str:
     spec = pod.get("spec", {})
     containers = [*spec.get("initContainers", []), *spec.get("containers", [])]
     return next((str(each["image"]) for each in containers if each["name"] == name), "")
-
-
-def _condition(pod: Pod, type_: str) -> dict[str, str]:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return next((each for each in conditions if each["type"] == type_), {})

@@ -12,9 +12,9 @@ from enum import StrEnum
 from typing import Any
 
 from tunesmith.api.credentials import KEYS, OCI_KEYS, Key, variable
-from tunesmith.api.finetunejob import OciTarget
 from tunesmith.api.locations import parse_location
 from tunesmith.api.objects import SecretReference
+from tunesmith.api.output import OciTarget
 from tunesmith.api.trainer_contract import PlannedRegistry, PlannedSource
 from tunesmith.kube.volumes import Mount, mount, path_in_pod
 

@@ -113,7 +113,7 @@ class Store:
 
     def all_keys(self, kind: Kind) -> list[Key]:
         """The objects of ours of a kind in all namespaces."""
-        return [Key(*place) for place in self._kept if place.kind == kind]
+        return [key for key, _ in self.versions(kind)]
 
     def versions(self, kind: Kind) -> Iterator[tuple[Key, int]]:
         """The objects of ours of a kind, and the latest known version of each."""

@@ -21,7 +21,7 @@ from itertools import count
 
 from tunesmith.kube.key import Key
 from tunesmith.kube.measuring import measured_pass
-from tunesmith.metrics.activity import ERROR, QUEUE_SECONDS, REFUSED
+from tunesmith.metrics.activity import QUEUE_SECONDS, PassOutcome
 
 log = logging.getLogger(__name__)
 
@@ -151,12 +151,12 @@ class WorkQueue:
             try:
                 outcome = await self._reconcile(key)
             except PassFailed as failure:
-                told.failed(REFUSED, failure.reason)
+                told.failed(PassOutcome.REFUSED, failure.reason)
                 log.warning("%s: pass failed: %s; %s", key, failure, self._try_again(key))
                 return
             except Exception as error:
                 # Whatever one object does to us must not stop the others.
-                told.failed(ERROR, type(error).__name__)
+                told.failed(PassOutcome.ERROR, type(error).__name__)
                 log.exception("%s: pass failed; %s", key, self._try_again(key))
                 return
         self._failures.pop(key, None)

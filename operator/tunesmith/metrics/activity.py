@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -19,8 +21,14 @@ disable_created_metrics()
 REGISTRY = CollectorRegistry(auto_describe=True)
 ProcessCollector(registry=REGISTRY)
 
-#: Outcomes of a pass.
-DONE, REFUSED, ERROR = "Done", "Refused", "Error"
+
+class PassOutcome(StrEnum):
+    """How a pass ended."""
+
+    DONE = "Done"
+    REFUSED = "Refused"
+    ERROR = "Error"
+
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 

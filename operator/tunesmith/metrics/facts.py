@@ -10,26 +10,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tunesmith.api import evalrun, job_status
 from tunesmith.api.evalrun import EvalState
-from tunesmith.api.finetunejob import JobState
+from tunesmith.api.job_status import JobState
 from tunesmith.api.objects import Kind
+from tunesmith.kube.conditions import raw_condition
 
 Object = dict[str, Any]
 
 #: The state of what nobody has looked at yet, and of what cannot be read.
 NEW, UNREADABLE = "New", "Unreadable"
-#: States that nothing follows by itself.
-FINISHED: dict[str, set[str]] = {
-    Kind.FINE_TUNE_JOB: {JobState.READY, JobState.REJECTED, JobState.FAILED},
-    Kind.EVAL_RUN: {
-        EvalState.PASSED,
-        EvalState.FAILED,
-        EvalState.INCONCLUSIVE,
-        EvalState.MEASURED,
-        EvalState.ERROR,
-    },
+FINISHED: dict[str, frozenset[str]] = {
+    Kind.FINE_TUNE_JOB: frozenset(job_status.FINISHED),
+    Kind.EVAL_RUN: frozenset(evalrun.FINISHED),
 }
-#: Of these, the ones that somebody will want to hear of, and the condition that says since when.
+#: Finished states that somebody will want to hear of, and the condition that says since when.
 BAD: dict[str, set[str]] = {
     Kind.FINE_TUNE_JOB: {JobState.REJECTED, JobState.FAILED},
     Kind.EVAL_RUN: {EvalState.FAILED, EvalState.ERROR},
@@ -66,7 +61,7 @@ class Facts:
 def facts(kind: str, raw: Object) -> Facts:
     """What there is to tell about an object."""
     try:
-        return _facts(kind, raw.get("status", {}))
+        return _facts(kind, raw)
     except (AttributeError, LookupError, TypeError, ValueError):
         return Facts(UNREADABLE)
 
@@ -76,18 +71,18 @@ def is_under_way(kind: str, state: str) -> bool:
     return kind in FINISHED and state not in FINISHED[kind]
 
 
-def _facts(kind: str, status: Object) -> Facts:
-    state, conditions = str(status.get("state", NEW)), status.get("conditions", [])
-    stalled = _condition(conditions, "Stalled")
-    waits = stalled and stalled["status"] == "True" and state not in FINISHED.get(kind, ())
-    settled = _condition(conditions, SETTLED_BY.get(kind, ""))
+def _facts(kind: str, raw: Object) -> Facts:
+    status = raw.get("status", {})
+    state, stalled = str(status.get("state", NEW)), raw_condition(raw, "Stalled")
+    waits = stalled.get("status") == "True" and state not in FINISHED.get(kind, ())
+    settled = raw_condition(raw, SETTLED_BY.get(kind, ""))
     is_bad = state in BAD.get(kind, ())
     adapters = [_adapter(each) for each in status.get("adapters", [])]
     missing = tuple(each for each in adapters if each.replicas > 0)
     reasons = Counter(str(each["reason"]) for each in status.get("notServed", []))
     return Facts(
         state=state,
-        stalled=str(stalled["reason"]) if stalled and waits else None,
+        stalled=str(stalled["reason"]) if waits else None,
         failed_at=_seconds(settled["lastTransitionTime"]) if settled and is_bad else None,
         gpu_seconds=int(status["usage"]["gpuSeconds"]) if "usage" in status else None,
         adapters_ready=len(adapters) - len(missing),
@@ -95,10 +90,6 @@ def _facts(kind: str, status: Object) -> Facts:
         lacking=missing,
         not_served=tuple(sorted(reasons.items())),
     )
-
-
-def _condition(conditions: list[Object], type_: str) -> Object | None:
-    return next((each for each in conditions if each["type"] == type_), None)
 
 
 def _adapter(served: Object) -> Lacking:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from itertools import chain
 
 from tunesmith.api.evalrun import EvalState
-from tunesmith.api.finetunejob import JobState
+from tunesmith.api.job_status import JobState
 from tunesmith.api.reasons import ConditionReason, NotServedReason, RefusalReason
 from tunesmith.api.serving_status import ServingState
 from tunesmith.api.trainer_contract import Reason

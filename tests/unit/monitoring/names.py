@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import EvaluationProgress
-from tunesmith.api.finetunejob import Progress
+from tunesmith.api.job_status import Progress
 from tunesmith.api.schema import ApiModel
 from tunesmith.api.serving_contract import AdapterReport, AdapterState, ReplicaReport, Traffic
 from tunesmith.api.trainer_contract import ProgressReport

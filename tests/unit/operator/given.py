@@ -10,7 +10,8 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.dataset import DatasetReceipt
 from tunesmith.api.evalrun import Asked, EvalRun, SuiteResult
 from tunesmith.api.evaluation_suite import Metric
-from tunesmith.api.finetunejob import Artifact, ArtifactKind, FineTuneJob, Progress, TrainingPhase
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import Artifact, ArtifactKind, Progress, TrainingPhase
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import FailureClass
 from tunesmith.api.trainer_contract import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobStatus
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.objects import Condition
 from tunesmith.finetunejob.decision import Observed
 from tunesmith.finetunejob.plan import plan

@@ -8,7 +8,9 @@ import pytest
 from tunesmith.adapterdeployment.selection import base_model_name, select, selector_labels
 from tunesmith.api.adapter_selection import GateRule
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob, Output
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import ArtifactKind
+from tunesmith.api.output import Output
 
 from tests.unit.operator import given
 from tests.unit.operator.serving_given import digest, passed_run, ready_job, version, versions_of

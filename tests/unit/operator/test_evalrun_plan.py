@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from tunesmith.api.evalrun import EvalRunStatus, EvalState, GateResult
 from tunesmith.api.evaluation_suite import Gate, OnInconclusive, Suite, all_gates
-from tunesmith.api.finetunejob import ArtifactKind, FineTuneJob
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import ArtifactKind
 from tunesmith.api.objects import ConditionStatus
 from tunesmith.api.trainer_contract import TerminationMessage
 from tunesmith.api.verdict import ConfidenceInterval, Verdict, judge

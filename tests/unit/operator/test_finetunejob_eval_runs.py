@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from tunesmith.api.evalrun import EvalRunSpec
 from tunesmith.api.evaluation_suite import BenchmarkSize
-from tunesmith.api.finetunejob import ArtifactKind
+from tunesmith.api.job_status import ArtifactKind
 from tunesmith.finetunejob.decision import Prepared
 from tunesmith.finetunejob.eval_runs import eval_run, preflight_run
 from tunesmith.settings import GeneralKnowledge, settings_from

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.api.finetunejob import FineTuneJob, JobState
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import JobState
 
 from tests.unit.operator import given
 from tests.unit.operator.plans import (

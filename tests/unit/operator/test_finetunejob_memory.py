@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tunesmith.api.finetunejob import JobState
+from tunesmith.api.job_status import JobState
 from tunesmith.api.objects import FailureClass
 from tunesmith.api.trainer_contract import ExitCode, Reason
 from tunesmith.kube.plan import Plan

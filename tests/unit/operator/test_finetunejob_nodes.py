@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tunesmith.api.finetunejob import JobState
+from tunesmith.api.job_status import JobState
 from tunesmith.api.objects import FailureClass
 from tunesmith.api.trainer_contract import ExitCode, Reason
 from tunesmith.kube.attempts import Attempt

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import FineTuneJobStatus, JobState, Progress, TrainingPhase
+from tunesmith.api.job_status import FineTuneJobStatus, JobState, Progress, TrainingPhase
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import Condition, ConditionStatus
 from tunesmith.api.trainer_contract import ExitCode, ProgressReport

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import FineTuneJobStatus, JobState
+from tunesmith.api.job_status import FineTuneJobStatus, JobState
 from tunesmith.api.objects import Condition, ConditionStatus
 from tunesmith.finetunejob.decision import Observed
 from tunesmith.finetunejob.plan import plan

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobStatus, JobState
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import FineTuneJobStatus, JobState
 from tunesmith.api.objects import Condition, ConditionStatus, FailureClass
 from tunesmith.api.trainer_contract import ExitCode, Reason
 from tunesmith.finetunejob.decision import Observed

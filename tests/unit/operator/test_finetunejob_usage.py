@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.api.finetunejob import GpuSeconds
+from tunesmith.api.job_status import GpuSeconds
 
 from tests.unit.operator import given
 from tests.unit.operator.plans import AT_ONCE, planned, seen, status_of

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 from tunesmith.api.objects import Kind
-from tunesmith.finetunejob.decision import FINISHED as FINISHED_JOBS
 from tunesmith.kube.key import Key
 from tunesmith.kube.store import Store
 from tunesmith.kube.workqueue import Lane, WorkQueue
-from tunesmith.metrics.facts import FINISHED
 from tunesmith.metrics.results import count_results
 
 from tests.unit.operator.metrics_told import condition, exposition, kept, nothing, told
@@ -78,10 +76,6 @@ async def test_the_time_in_a_state_runs_until_the_state_changes(
     assert (await told(asked)).value(name, **job, state="Saving") == 0
     store.put(kept(JOB, "triage", 4, state="Ready"))
     assert (await told(asked)).labels(name) == []
-
-
-def test_metrics_and_the_jobs_own_plan_agree_on_what_is_finished() -> None:
-    assert FINISHED[JOB] == FINISHED_JOBS
 
 
 async def test_an_object_that_waits_for_somebody_is_named_with_its_reason() -> None:

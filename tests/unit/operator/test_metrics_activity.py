@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import aiohttp
@@ -11,10 +10,11 @@ from aiohttp import web
 from tunesmith.kube.key import CURRENT, Key
 from tunesmith.kube.measuring import measured_requests, what_is_asked
 from tunesmith.kube.store import Store
-from tunesmith.kube.workqueue import Pass, PassFailed, WorkQueue
+from tunesmith.kube.workqueue import Pass, PassFailed
 from yarl import URL
 
 from tests.unit.operator.metrics_told import told
+from tests.unit.operator.passes import one_pass
 
 JOB = Key("FineTuneJob", "team", "measured")
 
@@ -25,26 +25,16 @@ async def value(name: str, /, **labels: str) -> float:
 
 async def passes(error: Exception | None) -> Key | None:
     """One pass that ends so; whom it was about, by its own account."""
-    about = asyncio.get_running_loop().create_future()
+    about: list[Key | None] = []
 
     async def reconcile(_: Key) -> Pass:
-        if not about.done():
-            about.set_result(CURRENT.get())
+        about.append(CURRENT.get())
         if error:
             raise error
         return Pass()
 
-    queue = WorkQueue(reconcile, 1)
-    queue.add(JOB)
-    running = asyncio.create_task(queue.run())
-    async with asyncio.timeout(5):
-        found: Key | None = await about
-        while queue.depth() or queue.oldest_pass_started() < 0:
-            await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    return found
+    await one_pass(JOB, reconcile)
+    return about[0]
 
 
 @pytest.mark.parametrize(

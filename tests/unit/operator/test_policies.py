@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from tunesmith.api.evalrun import EvalRun
-from tunesmith.api.finetunejob import FineTuneJob, JobState
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import JobState
 from tunesmith.api.tuningpolicy import TuningPolicy
 from tunesmith.evalrun.observe import with_defaults as run_with_defaults
 from tunesmith.evalrun.plan import Observed as ObservedRun

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from tunesmith.api import locations
-from tunesmith.api.finetunejob import OciTarget
 from tunesmith.api.locations import Location, Scheme, parse_location
 from tunesmith.api.objects import SecretReference
+from tunesmith.api.output import OciTarget
 from tunesmith.evalrun.objects import JudgedAdapter, evaluation_job, evaluation_plan
 from tunesmith.finetunejob import sources as job_sources
 from tunesmith.finetunejob.decision import Prepared

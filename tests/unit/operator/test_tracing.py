@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 import threading
@@ -19,8 +18,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tunesmith.kube.key import Key
 from tunesmith.kube.measuring import measured_requests
-from tunesmith.kube.workqueue import Pass, PassFailed, WorkQueue
+from tunesmith.kube.workqueue import Pass, PassFailed
 from tunesmith.tracing import span, traced
+
+from tests.unit.operator.passes import one_pass
 
 JOB = Key("FineTuneJob", "team", "triage")
 
@@ -71,26 +72,17 @@ def collector() -> Iterator[Collector]:
     server.server_close()
 
 
-async def one_pass(address: str, error: Exception | None = None) -> None:
-    """A pass that asks for a pod."""
-    done = asyncio.Event()
+async def asks_for_a_pod(address: str, error: Exception | None = None) -> None:
+    """A pass that does so."""
 
     async def reconcile(_: Key) -> Pass:
         async with aiohttp.ClientSession(trace_configs=[measured_requests()]) as session:
             await session.get(f"{address}/api/v1/namespaces/team/pods/one")
-        done.set()
         if error:
             raise error
         return Pass()
 
-    queue = WorkQueue(reconcile, 1)
-    queue.add(JOB)
-    running = asyncio.create_task(queue.run())
-    async with asyncio.timeout(10):
-        await done.wait()
-    await asyncio.sleep(0.01)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await one_pass(JOB, reconcile)
 
 
 def attributes(told: Span) -> dict[str, str]:
@@ -99,7 +91,7 @@ def attributes(told: Span) -> dict[str, str]:
 
 async def test_a_pass_is_a_span_with_its_requests_as_children(collector: Collector) -> None:
     with traced(collector.endpoint):
-        await one_pass(collector.endpoint, PassFailed("403: no", "Http403"))
+        await asks_for_a_pod(collector.endpoint, PassFailed("403: no", "Http403"))
     by_name = {each.name: each for each in collector.spans}
     assert set(by_name) == {"reconcile FineTuneJob", "get pods"}
     whole, request = by_name["reconcile FineTuneJob"], by_name["get pods"]
@@ -119,7 +111,7 @@ async def test_a_share_of_the_passes_is_traced_whole_or_not_at_all(
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
     with traced(collector.endpoint):
         for _ in range(20):
-            await one_pass(collector.endpoint)
+            await asks_for_a_pod(collector.endpoint)
     names = [each.name for each in collector.spans]
     assert 0 < len(names) < 40
     assert names.count("reconcile FineTuneJob") == names.count("get pods")

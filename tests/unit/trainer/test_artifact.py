@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tunesmith.api import digests
 from tunesmith.api.dataset import DatasetReceipt
-from tunesmith.api.finetunejob import Artifact, Progress, TrainingPhase
+from tunesmith.api.job_status import Artifact, Progress, TrainingPhase
 from tunesmith.api.trainer_contract import Reason, TrainingOutcome
 from tunesmith_trainer import artifact
 from tunesmith_trainer.failure import Preempted, TrainerError

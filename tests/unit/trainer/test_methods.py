@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tunesmith.api import digests
-from tunesmith.api.finetunejob import ArtifactKind
+from tunesmith.api.job_status import ArtifactKind
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")

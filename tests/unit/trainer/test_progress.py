@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from tunesmith.api.evalrun import EvaluationPhase
-from tunesmith.api.finetunejob import TrainingPhase
+from tunesmith.api.job_status import TrainingPhase
 from tunesmith.api.trainer_contract import METRICS_PATH, PROGRESS_PATH, ProgressReport
 from tunesmith_trainer.progress import ProgressBoard, serve_progress
 

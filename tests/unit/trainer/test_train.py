@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tunesmith.api import digests
-from tunesmith.api.finetunejob import TrainingPhase
+from tunesmith.api.job_status import TrainingPhase
 from tunesmith.api.trainer_contract import (
     Reason,
 )
