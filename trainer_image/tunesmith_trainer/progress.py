@@ -64,10 +64,8 @@ def prometheus_text(report: ProgressReport) -> str:
         values = getattr(report, part)
         for name, value in () if values is None else values:
             if isinstance(value, int | float):
-                metric, text = (
-                    f"tunesmith_{part}_{name}",
-                    type(values).model_fields[name].description,
-                )
+                metric = f"tunesmith_{part}_{name}"
+                text = type(values).model_fields[name].description
                 lines += [f"# HELP {metric} {text}", f"# TYPE {metric} gauge", f"{metric} {value}"]
     return "".join(f"{line}\n" for line in lines)
 
