@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from tunesmith.kube.cluster import NOT_TO_BE_MERGED
 
 from examples.demo.kubectl import Kubectl, KubectlError
 
@@ -283,6 +284,7 @@ ADAPTER_DEPLOYMENTS: list[tuple[Object, str]] = [
     ({"adapters.named": [NAMED | {"uri": "pvc://a/../b"}]}, "must not contain '..'"),
     ({"adapters.named": [NAMED | {"digest": "sha256:12"}]}, "digest must be sha256: and 64"),
     ({"adapters.named": [NAMED, NAMED]}, "Duplicate value"),
+    ({"podTemplate.imagePullSecrets": [{"name": "a"}, {"name": "a"}]}, "Duplicate value"),
     ({"adapters.pins": [{"name": "a", "version": "1"}]}, "the 12 hexadecimal digits that status"),
     ({"adapters.canary": {"weight": 100}}, "canary.weight must be between 1 and 99"),
     ({"adapters.deleteFiles": "yes"}, "must be of type boolean"),
@@ -319,6 +321,28 @@ def test_a_bad_spec_is_refused_with_a_sentence(
     with pytest.raises(KubectlError) as refusal:
         dry_run(default_namespace, manifest(kind, changes))
     assert sentence in str(refusal.value)
+
+
+def test_what_cannot_be_merged_is_answered_with_the_words_by_which_a_refusal_is_known(
+    default_namespace: Kubectl,
+) -> None:
+    secrets = [{"name": "twice"}, {"name": "twice"}]
+    labels = {"app": "any"}
+    spec = {"imagePullSecrets": secrets, "containers": [{"name": "any", "image": "any"}]}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "any"},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+    with pytest.raises(KubectlError) as refusal:
+        default_namespace.run(
+            "apply", "--server-side", "--dry-run=server", "-f", "-", stdin=json.dumps(deployment)
+        )
+    assert NOT_TO_BE_MERGED in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,10 @@ class PodTemplate(ApiModel):
         description="Image instead of the one that the platform team installed.",
     )
     image_pull_secrets: list[SecretReference] = Field(
-        default_factory=list, max_length=8, description="Secrets for pulling that image."
+        default_factory=list,
+        max_length=8,
+        description="Secrets for pulling that image.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     node_selector: Labels = Field(
         default_factory=dict, description="Labels that the node must carry."

@@ -29,6 +29,11 @@ PAGE_SIZE = 500
 #: Passing trouble of the API server: too many requests, timeouts, a leader election of etcd.
 RETRIED_STATUSES = {429, 500, 502, 503, 504}
 RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0, 2.0)
+#: The API server understood and will not have it.
+REFUSED_STATUSES = {400, 403, 422}
+#: Two members of a list with one key, say: the fault of what is applied, which the API server
+#: answers with 500 as if it were its own.
+NOT_TO_BE_MERGED = "failed to create typed patch object"
 
 Object = dict[str, Any]
 
@@ -90,6 +95,13 @@ class ApiError(Exception):
     @property
     def not_found(self) -> bool:
         return self.status == 404
+
+    @property
+    def refused(self) -> bool:
+        """The same request will be refused again, as its content is what is wrong."""
+        return self.status in REFUSED_STATUSES or (
+            self.status == 500 and self.message.startswith(NOT_TO_BE_MERGED)
+        )
 
     @property
     def namespace_terminating(self) -> bool:
@@ -278,7 +290,7 @@ class Cluster:
             try:
                 return await self._send(method, path, query, body, content_type)
             except ApiError as error:
-                if error.status not in RETRIED_STATUSES or delay is None:
+                if error.refused or error.status not in RETRIED_STATUSES or delay is None:
                     raise
                 log.info("%s %s answered %s; again in %ss", method, path, error.status, delay)
                 await asyncio.sleep(delay)

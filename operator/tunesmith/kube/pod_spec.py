@@ -102,12 +102,11 @@ def pod(
 
 
 def _overlay(template: PodTemplate, pull_secrets: Sequence[str]) -> Object:
-    own = [{"name": each} for each in pull_secrets]
-    users = [each.to_json() for each in template.image_pull_secrets]
+    secrets = dict.fromkeys([*pull_secrets, *(each.name for each in template.image_pull_secrets)])
     overlay: Object = {
         "nodeSelector": template.node_selector,
         "tolerations": [each.to_json() for each in template.tolerations],
-        "imagePullSecrets": own + [each for each in users if each not in own],
+        "imagePullSecrets": [{"name": each} for each in secrets],
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name,
         "serviceAccountName": template.service_account_name,

@@ -30,8 +30,6 @@ from tunesmith.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: The API server understood and will not have it.
-REFUSALS = {400, 403, 422}
 #: What does not fit the models: the schema was another one when it was made, or is not in force.
 UNREADABLE = (ValidationError, LocationError)
 NAME_TAKEN_SECONDS = 1.0
@@ -161,7 +159,7 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
         if error.namespace_terminating:
             # The children went before their owner, which follows: nothing is to be made again.
             return Pass()
-        if error.status in REFUSALS:
+        if error.refused:
             message = f"The API server refused what this object needs: {error.message[:2000]}"
             await _say_stalled(cluster, source, ConditionReason.REFUSED, message, now)
         raise
@@ -265,7 +263,7 @@ async def _say_unreadable(around: Surroundings, raw: Object, complaint: str) -> 
             await around.cluster.replace_status(raw, status)
         except ApiError as refusal:
             # Even that may be refused, as the rest of the object is what it is.
-            if refusal.status not in REFUSALS | {409}:
+            if not refusal.refused and not refusal.conflict:
                 raise
     return Pass()
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tunesmith.kube.cluster import as_yaml, message_of
+from tunesmith.kube.cluster import NOT_TO_BE_MERGED, ApiError, as_yaml, message_of
 
 
 @given(st.text())
@@ -46,3 +46,20 @@ def test_causes_that_come_in_another_order_make_the_same_sentence() -> None:
 )
 def test_a_refusal_is_told_in_the_api_servers_words(text: str, said: str) -> None:
     assert message_of(text) == said
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "refused"),
+    [
+        (422, "is invalid", True),
+        (403, "exceeded quota", True),
+        (500, f"{NOT_TO_BE_MERGED} (a/b; apps/v1, Kind=Deployment): duplicate entries", True),
+        (500, "etcdserver: leader changed", False),
+        (503, "busy", False),
+        (409, "the object has been modified", False),
+    ],
+)
+def test_only_what_would_be_refused_again_is_a_refusal(
+    status: int, message: str, refused: bool
+) -> None:
+    assert ApiError(status, message).refused is refused

@@ -56,9 +56,13 @@ def test_no_container_may_do_more_than_its_work(kind: str) -> None:
 
 
 @of_every_kind
-def test_the_platform_teams_pull_secrets_come_before_the_users_own(kind: str) -> None:
+def test_the_platform_teams_pull_secrets_come_before_the_users_own_and_none_twice(
+    kind: str,
+) -> None:
     settings = replace(given.SETTINGS, pull_secrets=("mirror", "second"))
-    own: dict[str, Any] = {"imagePullSecrets": [{"name": "own"}, {"name": "mirror"}]}
+    own: dict[str, Any] = {
+        "imagePullSecrets": [{"name": each} for each in ("own", "mirror", "own")]
+    }
     pod = every_pod(settings, **own)[kind]
     names = [each["name"] for each in pod["spec"]["imagePullSecrets"]]
     assert names == ["mirror", "second", "own"]
