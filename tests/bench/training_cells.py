@@ -233,6 +233,8 @@ def run_trl(cell: Cell, device: Any, dtype: Any, folder: Path) -> tuple[Stopwatc
         gradient_accumulation_steps=cell.accumulation,
         packing=cell.ragged and cell.packing,
         max_steps=cell.warm + cell.steps,
+        # Once, so that the loss is known even of fewer steps than TRL logs after.
+        logging_steps=cell.warm + cell.steps,
         bf16=device.type == "cuda",
         use_cpu=device.type != "cuda",
         report_to="none",

@@ -41,6 +41,7 @@ class ConditionReason(StrEnum):
     # The object itself.
     NAME_TAKEN = "NameTaken"
     REFUSED = "Refused"
+    API_SERVER_FAILED = "ApiServerFailed"
     UNREADABLE = "Unreadable"
 
     # The stages of a FineTuneJob.

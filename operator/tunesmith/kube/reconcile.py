@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -159,9 +160,9 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
         if error.namespace_terminating:
             # The children went before their owner, which follows: nothing is to be made again.
             return Pass()
-        if error.refused:
-            message = f"The API server refused what this object needs: {error.message[:2000]}"
-            await _say_stalled(cluster, source, ConditionReason.REFUSED, message, now)
+        if not error.conflict and not error.not_found:
+            with contextlib.suppress(ApiError):
+                await _say_stalled(cluster, source, *_why_no_child(error), now)
         raise
     return await _write_status(around, source, plan, now)
 
@@ -211,6 +212,17 @@ async def _is_there(cluster: Cluster, manifest: Object) -> bool:
         and owner in [other["uid"] for other in each["metadata"].get("ownerReferences", [])]
         for each in same
     )
+
+
+def _why_no_child(error: ApiError) -> tuple[str, str]:
+    if error.refused:
+        message = f"The API server refused what this object needs: {error.message[:2000]}"
+        return ConditionReason.REFUSED, message
+    message = (
+        f"The API server failed at what this object needs ({error.status}: "
+        f"{error.message[:1000]}). It is tried again by itself."
+    )
+    return ConditionReason.API_SERVER_FAILED, message
 
 
 def _age(source: Source, now: datetime) -> timedelta:

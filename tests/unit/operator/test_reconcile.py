@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from tunesmith.kube.cluster import ApiError, Cluster
 from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.reconcile import Source, Surroundings, carry_out
@@ -43,6 +44,40 @@ class Gone(Contested):
 
     async def apply_status(self, source: Any, status: Any) -> dict[str, Any]:
         raise ApiError(404, "not found")
+
+
+class Failing(Contested):
+    """Every child is answered with this status; what is said of it is kept. A fake, as above."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.said: list[dict[str, Any]] = []
+
+    async def create(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
+        raise ApiError(self.status, "no leader")
+
+    async def apply_status(self, source: Any, status: Any) -> dict[str, Any]:
+        self.said.append(status)
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(500, "ApiServerFailed"), (403, "Refused"), (409, None), (404, None)]
+)
+async def test_why_a_child_cannot_be_made_is_a_condition(status: int, reason: str | None) -> None:
+    made = plans.planned(plans.seen(given.finetunejob()))
+    raw = {"apiVersion": "tunesmith.dev/v1alpha1", "kind": "FineTuneJob"}
+    source = Source(raw | {"metadata": given.metadata("triage")})
+    cluster, pods = Failing(status), PodHttp()
+    around = Surroundings(cluster, Store(), pods, given.SETTINGS, lambda _: None)
+    with pytest.raises(ApiError):
+        await carry_out(around, source, made, given.NOW)
+    await pods.close()
+    stalled = [
+        each for said in cluster.said for each in said["conditions"] if each["type"] == "Stalled"
+    ]
+    assert [each["reason"] for each in stalled] == ([reason] if reason else [])
+    assert all("no leader" in each["message"] for each in stalled)
 
 
 async def test_an_object_that_went_unseen_is_forgotten_and_not_tried_again() -> None:
