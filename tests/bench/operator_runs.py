@@ -23,7 +23,7 @@ from tests.bench.operator_stage import (
 )
 
 AUDIT = AuditLog(own_layout().audit_log)
-LONGEST_SECONDS = 1500
+LONGEST_SECONDS = 3000
 #: What the first Job of a FineTuneJob is called after it, and the one that trains.
 FIRST, SECOND = (f"-{stage}-1" for stage in (JobStage.PREPARE, JobStage.TRAIN))
 
