@@ -206,8 +206,10 @@ class Milestones:
         template = f'jsonpath={{.metadata.name}} {fields}{{"\\n"}}'
         self._conditions = conditions
         self.reached: dict[str, dict[str, float]] = defaultdict(dict)
+        # Of a list in pages kubectl would print nothing but the pages.
+        watching = ("get", kind, "--watch", "--chunk-size=0", "-o", template)
         self._process = subprocess.Popen(
-            ["kubectl", "-n", kubectl.namespace, "get", kind, "--watch", "-o", template],
+            ("kubectl", "-n", kubectl.namespace, *watching),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
