@@ -18,6 +18,7 @@ IDLE_MINUTES = 2
 RESYNC_MINUTES = 10
 #: An operator with nothing to do asks for little more than its lease.
 QUIET_REQUESTS_A_SECOND = 5.0
+PASSES = "tunesmith_reconcile_total{"
 
 
 def finished_objects(
@@ -35,7 +36,7 @@ def finished_objects(
     until_quiet()
     held, peak = operator.resident, operator.peak_resident
     at_rest = idle()
-    deleted, resync = replaced(kubectl, operator)
+    deleted, caught_up, resync = replaced(kubectl, operator, wanted)
     successor = leading_operator(not_pod=operator.pod)
     after = successor.resident
     crashed = until_acted_on(kubectl, "after-crash", successor.crash)
@@ -46,6 +47,7 @@ def finished_objects(
         Figure("operator's memory after a restart", after / MEGABYTE, "MB", "<= 400"),
         *resting(at_rest, len(resync)),
         Figure("pod deleted to first Job of a new job", deleted, "s", "<= 30"),
+        Figure("pod deleted to every object looked at", caught_up, "s"),
         Figure("process killed to first Job of a new job", crashed, "s", "<= 30"),
         *(
             Figure(f"requests to catch up, {what}", number, "")
@@ -58,15 +60,15 @@ def finished_objects(
     ]
 
 
-def until_quiet() -> float:
-    """Wait until the operator has nothing to do. Seconds it took."""
+def until_quiet() -> None:
+    """Wait until the operator asks for nothing."""
     began = time.monotonic()
     while True:
         start, since = AUDIT.position(), time.monotonic()
         time.sleep(5)
         asked = len(by_operator(start))
         if asked / (time.monotonic() - since) <= QUIET_REQUESTS_A_SECOND:
-            return since - began
+            return
         if since - began > LONGEST_SECONDS:
             raise SystemExit(f"the operator does not rest: {asked} requests in 5 s")
         say(f"the operator is busy: {asked / 5:.0f} requests a second")
@@ -97,18 +99,33 @@ def resting(at_rest: list[Request], of_a_resync: int) -> list[Figure]:
     ]
 
 
-def replaced(kubectl: Kubectl, operator: OperatorProcess) -> tuple[float, list[Request]]:
-    """Delete the operator's pod. How long a new job waits, and what is asked until all is known."""
-    start = AUDIT.position()
+def replaced(
+    kubectl: Kubectl, operator: OperatorProcess, wanted: int
+) -> tuple[float, float, list[Request]]:
+    """Delete the operator's pod. How long it takes until a new job is acted on, and until the next
+    operator has looked at every object; and what it asks for until then."""
+    start, began = AUDIT.position(), time.monotonic()
     acted = until_acted_on(
         kubectl,
         "after-restart",
         lambda: SYSTEM.run("delete", "pod", operator.pod, "--wait=false"),
     )
-    took = until_quiet()
-    say(f"the new operator has caught up {took:.0f} s later")
+    successor = leading_operator(not_pod=operator.pod)
+    # Each job has an EvalRun.
+    while passes(successor) < 2 * wanted:
+        time.sleep(0.5)
+    caught_up = time.monotonic() - began
+    say(f"the new operator has caught up after {caught_up:.0f} s")
+    until_quiet()
     asked = [each for each in by_operator(start) if not each.name.startswith("after-restart")]
-    return acted, [each for each in asked if each.resource != "leases"]
+    return acted, caught_up, [each for each in asked if each.resource != "leases"]
+
+
+def passes(operator: OperatorProcess) -> float:
+    """How many passes it has made since it started, as its metrics say."""
+    path = f"/api/v1/namespaces/{SYSTEM.namespace}/pods/{operator.pod}:8080/proxy/metrics"
+    told = SYSTEM.run("get", "--raw", path).splitlines()
+    return sum(float(each.split()[-1]) for each in told if each.startswith(PASSES))
 
 
 def until_acted_on(kubectl: Kubectl, name: str, stop: Callable[[], object]) -> float:

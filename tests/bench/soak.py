@@ -121,19 +121,29 @@ def object_figures(samples: list[ObjectSample]) -> list[Figure]:
     status = Slope.of(hours, [each.status for each in warm])
     annotations = Slope.of(hours, [each.annotations for each in warm])
     children = Slope.of(hours, [each.children / max(1, each.objects) for each in warm])
+    first, last = warm[0], warm[-1]
     return [
         Figure("largest status", max(each.status for each in samples), "bytes", "<= 16384"),
         Figure("largest status, slope after warm-up", status.an_hour, "bytes/h"),
-        Figure("largest status, end over warm-up", warm[-1].status / warm[0].status, "x", "<= 1.2"),
+        Figure("largest status, end over warm-up", last.status / first.status, "x", "<= 1.2"),
         Figure(
             "most annotations of one object", max(each.annotations for each in samples), "bytes"
         ),
         Figure("annotations, slope after warm-up", annotations.an_hour, "bytes/h"),
-        Figure("Events about one object, most", max(each.events for each in samples), ""),
-        Figure("ConfigMaps, at the end", warm[-1].config_maps, ""),
-        Figure("largest ConfigMap", max(each.config_map for each in samples), "bytes"),
-        Figure("children of each object, at the end", warm[-1].children / warm[-1].objects, ""),
-        Figure("children of each object, slope", children.an_hour, "1/h"),
+        Figure(
+            "annotations, end over warm-up", last.annotations / first.annotations, "x", "<= 1.2"
+        ),
+        Figure("Events about one object, most", max(each.events for each in samples), "", "<= 20"),
+        Figure(
+            "Events about one object, end over warm-up", last.events / first.events, "x", "<= 2"
+        ),
+        Figure("ConfigMaps, at the end", last.config_maps, ""),
+        Figure(
+            "ConfigMaps, more than after warm-up", last.config_maps - first.config_maps, "", "<= 5"
+        ),
+        Figure("largest ConfigMap", max(each.config_map for each in samples), "bytes", "<= 65536"),
+        Figure("children of each object, at the end", last.children / last.objects, "", "<= 10"),
+        Figure("children of each object, slope", children.an_hour, "1/h", "<= 6"),
     ]
 
 
