@@ -227,7 +227,7 @@ USUAL_PAUSES := --set operator.progressIntervalSeconds=10,operator.firstRetryDel
 
 # The cluster first: where it is refused, since another checkout's runs, nothing is to be removed.
 .PHONY: bench-operator
-bench-operator: ## A thousand jobs at once beside bare Jobs, five thousand at rest (long).
+bench-operator: ## A thousand jobs at once beside bare Jobs, five thousand at rest (50 minutes).
 	@$(MAKE) --no-print-directory cluster
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory install INSTALL_FLAGS="$(USUAL_PAUSES)"; \

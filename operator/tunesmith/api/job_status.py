@@ -35,6 +35,14 @@ class Preparation(AttemptStatus):
     """The preparation of the data, on a CPU, before a GPU is asked for."""
 
     uri: Uri | None = Field(default=None, description="Folder of the prepared examples.")
+    base_model_revision: str | None = Field(
+        default=None,
+        max_length=64,
+        description=(
+            "Commit of the base model's hub repository, whatever was asked for. Every attempt and "
+            "every pod trains this one."
+        ),
+    )
     warnings: list[Annotated[str, Field(max_length=1024)]] = Field(
         default_factory=list,
         max_length=16,

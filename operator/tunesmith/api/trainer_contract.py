@@ -304,6 +304,8 @@ class PreparationOutcome(ApiModel):
     uri: str
     dataset: DatasetReceipt
     memory: MemoryPlan
+    #: Commit of the base model's hub repository.
+    base_model_revision: str | None = None
     #: What is worth telling about the data, a sentence each.
     warnings: list[str] = Field(default_factory=list)
 

@@ -69,6 +69,8 @@ class Prepared:
     dataset: DatasetReceipt
     memory: MemoryPlan
     warnings: list[str] = field(default_factory=list)
+    #: Commit of the base model that it was made for, if that is of the hub.
+    base_model_revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,19 @@ def prepared(observed: Observed) -> Prepared | None:
         return None
     outcome = attempt.message.preparation if attempt and attempt.message else None
     if outcome:
-        return Prepared(outcome.uri, outcome.dataset, outcome.memory, outcome.warnings)
+        return Prepared(
+            outcome.uri,
+            outcome.dataset,
+            outcome.memory,
+            outcome.warnings,
+            outcome.base_model_revision,
+        )
     is_newer = attempt is not None and attempt.number > (before.attempt or 0)
     if is_newer or before.uri is None or status.dataset is None or status.plan is None:
         return None
-    return Prepared(before.uri, status.dataset, status.plan, before.warnings)
+    return Prepared(
+        before.uri, status.dataset, status.plan, before.warnings, before.base_model_revision
+    )
 
 
 def is_spoilt(observed: Observed) -> bool:

@@ -90,7 +90,7 @@ def training_plan(
     spec, nodes = job.spec, job.spec.resources.nodes
     return TrainingPlan(
         owner=f"{job.metadata.namespace}/{job.metadata.name}",
-        base_model=sources.base_model(job).planned(),
+        base_model=sources.base_model(job, prepared.base_model_revision).planned(),
         prepared=sources.prepared(job, prepared.uri).planned(),
         dataset_uri=spec.dataset.uri,
         dataset=prepared.dataset,

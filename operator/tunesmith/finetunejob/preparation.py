@@ -88,6 +88,7 @@ def remembered(
         job_name=preparation_job_name(observed.job.metadata.name, number) if number else None,
         start_time=before.start_time or (timestamp(now) if number else None),
         uri=seen.uri if seen else None,
+        base_model_revision=seen.base_model_revision if seen else None,
         warnings=seen.warnings if seen else [],
     )
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.locations import parse_location
 from tunesmith.kube.sources import Role, Source
 
 
-def base_model(job: FineTuneJob) -> Source:
+def base_model(job: FineTuneJob, revision: str | None = None) -> Source:
+    """With ``revision``, that commit of the hub, whatever the branch has become since."""
     model = job.spec.base_model
-    return Source(model.uri, Role.BASE_MODEL, model.secret_ref, model.digest)
+    uri = str(replace(parse_location(model.uri), revision=revision)) if revision else model.uri
+    return Source(uri, Role.BASE_MODEL, model.secret_ref, model.digest)
 
 
 def dataset(job: FineTuneJob) -> Source:

@@ -115,6 +115,24 @@ def test_each_place_is_opened_by_its_own_secret() -> None:
     assert created_plan(made)["output"]["uri"] == "s3://out/team/triage/uid-triage"
 
 
+def test_every_attempt_trains_the_commit_of_the_hub_that_the_preparation_saw() -> None:
+    """The branch may move meanwhile, and checkpoints are of one model."""
+    own = {"baseModel": {"uri": "hf://org/model@main"}, "evaluation": AT_ONCE}
+    said = given.outcome(base_model_revision="0123456789abcdef")
+    first = planned(
+        seen(
+            given.finetunejob(**own),
+            preparation=DONE,
+            pods=[given.ended(said, 0, stage="prepare")],
+        )
+    )
+    # The Job is deleted by hand: nothing but the status knows the commit then.
+    second = planned(seen(again(first, **own)))
+    for made in (first, second):
+        assert created_plan(made)["kind"] == "Training"
+        assert created_plan(made)["baseModel"]["uri"] == "hf://org/model@0123456789abcdef"
+
+
 def test_every_attempt_has_the_same_plan_so_that_its_folder_is_found_again() -> None:
     lost = [given.batch_job(stage="prepare", finished="Failed")]
     crash = given.pod(1, "Failed", terminated={"exitCode": 1}, stage="prepare")

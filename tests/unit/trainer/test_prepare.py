@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,16 @@ def test_the_training_reads_what_the_preparation_wrote(tiny_model: Path, tmp_pat
     with pytest.raises(TrainerError) as raised:
         read_prepared(folder, outcome.uri, outcome.dataset)
     assert raised.value.reason is Reason.PREPARED_DATA_CHANGED
+
+
+def test_the_commit_of_a_base_model_of_the_hub_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    """The hub's cache keeps a repository's files in a folder of that name."""
+    snapshot = tmp_path / "models--org--tiny" / "snapshots" / "0123456789abcdef"
+    shutil.copytree(tiny_model, snapshot)
+    outcome, _ = run(snapshot, tmp_path, different(40))
+    assert outcome.base_model_revision == "0123456789abcdef"
+    outcome, _ = run(tiny_model, tmp_path, different(40))
+    assert outcome.base_model_revision is None
 
 
 def test_no_weights_are_needed(tiny_model: Path, tmp_path: Path) -> None:

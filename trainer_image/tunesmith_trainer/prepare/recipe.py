@@ -90,7 +90,11 @@ def prepare(plan: PreparationPlan, board: ProgressBoard) -> PreparationOutcome:
     board.dataset(receipt.for_status())
     log.info("prepared %s: %d rows to train on", uri, receipt.train_rows)
     return PreparationOutcome(
-        uri=uri, dataset=receipt.for_status(), memory=memory, warnings=[*receipt.warnings, *doubts]
+        uri=uri,
+        dataset=receipt.for_status(),
+        memory=memory,
+        base_model_revision=hub_revision(base_folder),
+        warnings=[*receipt.warnings, *doubts],
     )
 
 
