@@ -117,7 +117,7 @@ def test_each_place_is_opened_by_its_own_secret() -> None:
 
 def test_every_attempt_trains_the_commit_of_the_hub_that_the_preparation_saw() -> None:
     """The branch may move meanwhile, and checkpoints are of one model."""
-    own = {"baseModel": {"uri": "hf://org/model@main"}, "evaluation": AT_ONCE}
+    own: dict[str, Any] = {"baseModel": {"uri": "hf://org/model@main"}, "evaluation": AT_ONCE}
     said = given.outcome(base_model_revision="0123456789abcdef")
     first = planned(
         seen(
