@@ -113,6 +113,7 @@ class Reason(StrEnum):
     SCRATCH_FULL = "ScratchFull"
     OUT_OF_MEMORY = "OutOfMemory"
     LOSS_NOT_FINITE = "LossNotFinite"
+    STEP_WITHOUT_ANSWERS = "StepWithoutAnswers"
     PREEMPTED = "Preempted"
     INTERNAL = "InternalError"
 

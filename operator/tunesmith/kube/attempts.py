@@ -25,9 +25,11 @@ WAITING_CLASSES = {FailureClass.USER_ERROR, FailureClass.DATA_UNREACHABLE}
 #: What the cluster took away is no failure either; the next attempt goes on where it stopped.
 UNCOUNTED_CLASSES = WAITING_CLASSES | {FailureClass.PREEMPTED}
 
-#: Faults that only another spec would mend, and the spec is immutable: no attempt ends otherwise.
+#: Faults that only another spec or other prepared data would mend, and neither changes: no attempt
+#: ends otherwise.
 FINAL_REASONS = {
     Reason.LOSS_NOT_FINITE,
+    Reason.STEP_WITHOUT_ANSWERS,
     Reason.TARGET_MODULES_NOT_FOUND,
     Reason.ADAPTER_NOT_APPLIED,
     Reason.DOES_NOT_FIT,

@@ -235,8 +235,9 @@ def test_a_failure_of_an_earlier_attempt_explains_nothing_about_this_one() -> No
     assert second.failure.reason == "PodLost"
 
 
-def test_what_only_another_spec_would_mend_is_not_tried_again() -> None:
-    message = given.failed(FailureClass.USER_ERROR, Reason.LOSS_NOT_FINITE, "The loss is NaN.")
+@pytest.mark.parametrize("reason", [Reason.LOSS_NOT_FINITE, Reason.STEP_WITHOUT_ANSWERS])
+def test_what_only_another_spec_would_mend_is_not_tried_again(reason: Reason) -> None:
+    message = given.failed(FailureClass.USER_ERROR, reason, "It cannot be trained.")
     jobs = [given.batch_job(finished="Failed")]
     assert step(jobs, [given.ended(message, ExitCode.USER_ERROR)], limit=99) == GiveUp()
 

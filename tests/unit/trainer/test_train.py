@@ -137,7 +137,7 @@ def test_steps_without_anything_to_learn_end_training(tiny_model: Path, tmp_path
     )
     with pytest.raises(TrainerError, match="step 1 has no token to learn from") as raised:
         trainer.train()
-    assert raised.value.reason is Reason.NOTHING_TO_LEARN
+    assert raised.value.reason is Reason.STEP_WITHOUT_ANSWERS
 
 
 def test_training_stops_when_more_is_of_no_use(

@@ -108,7 +108,7 @@ class LastingTrainer(EngineTrainer):
         batches, labels = super().get_batch_samples(epoch_iterator, num_batches, device)
         if labels == 0:
             raise TrainerError(
-                Reason.NOTHING_TO_LEARN,
+                Reason.STEP_WITHOUT_ANSWERS,
                 f"step {self.state.global_step + 1} has no token to learn from: every example in "
                 "it is all question and no answer. Look at the assistant's messages in the dataset",
             )
