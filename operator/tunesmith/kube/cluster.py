@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlencode
 
+import aiohttp
 from kubernetes.aio import client, config
 
 from tunesmith.api import API_VERSION
@@ -84,7 +85,7 @@ class ApiError(Exception):
     """The API server refused a request. ``status`` is the HTTP status, 0 when none came."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{status}: {message}")
+        super().__init__(f"{status or 'no answer'}: {message}")
         self.status = status
         self.message = message
 
@@ -312,10 +313,13 @@ class Cluster:
             header_params={"Accept": "application/json", "Content-Type": content_type},
             auth_settings=["BearerToken"],
         )
-        response = await self._api.call_api(
-            method, url, headers, body=body, _request_timeout=REQUEST_TIMEOUT_SECONDS
-        )
-        text = (await response.read()).decode()
+        try:
+            response = await self._api.call_api(
+                method, url, headers, body=body, _request_timeout=REQUEST_TIMEOUT_SECONDS
+            )
+            text = (await response.read()).decode()
+        except aiohttp.ClientError as error:  # a connection that is cut is no OSError there
+            raise ApiError(0, f"{type(error).__name__}: {error}") from error
         if response.status >= 400:
             raise ApiError(response.status, message_of(text))
         return cast(Object, json.loads(text))

@@ -101,7 +101,8 @@ async def one_pass(room: Room[Thing, Seen], around: Surroundings, key: Key) -> P
             return await _say_unreadable(around, source.raw, first_complaint(error))
         return await carry_out(around, source, plan, now)
     except ApiError as error:
-        raise PassFailed(str(error), f"Http{error.status}") from error
+        reason = f"Http{error.status}" if error.status else "NoAnswer"
+        raise PassFailed(str(error), reason) from error
 
 
 async def _observed(
@@ -160,7 +161,7 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
         if error.namespace_terminating:
             # The children went before their owner, which follows: nothing is to be made again.
             return Pass()
-        if not error.conflict and not error.not_found:
+        if error.status and not error.conflict and not error.not_found:
             with contextlib.suppress(ApiError):
                 await _say_stalled(cluster, source, *_why_no_child(error), now)
         raise

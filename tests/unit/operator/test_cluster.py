@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 
@@ -9,7 +10,8 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tunesmith.kube.cluster import NOT_TO_BE_MERGED, ApiError, as_yaml, message_of
+from kubernetes.aio import client
+from tunesmith.kube.cluster import NOT_TO_BE_MERGED, ApiError, Cluster, as_yaml, message_of
 
 
 @given(st.text())
@@ -63,3 +65,16 @@ def test_only_what_would_be_refused_again_is_a_refusal(
     status: int, message: str, refused: bool
 ) -> None:
     assert ApiError(status, message).refused is refused
+
+
+async def test_a_connection_that_is_cut_is_an_answer_that_never_came() -> None:
+    """Else one that is cut while the lease is renewed would end the operator."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    cluster = Cluster(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")))
+    with pytest.raises(ApiError) as raised:
+        await cluster.get("Job", "team", "any")
+    await cluster.close()
+    server.close()
+    assert raised.value.status == 0
+    assert str(raised.value).startswith("no answer: ")

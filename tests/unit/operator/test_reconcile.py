@@ -62,7 +62,8 @@ class Failing(Contested):
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [(500, "ApiServerFailed"), (403, "Refused"), (409, None), (404, None)]
+    ("status", "reason"),
+    [(500, "ApiServerFailed"), (403, "Refused"), (409, None), (404, None), (0, None)],
 )
 async def test_why_a_child_cannot_be_made_is_a_condition(status: int, reason: str | None) -> None:
     made = plans.planned(plans.seen(given.finetunejob()))
