@@ -9,6 +9,8 @@ from typing import Any
 from tests.faults.api_server import ApiServer, Object
 
 SERVING = "tunesmith.dev/adapterdeployment"
+#: What a server is made of.
+OF_A_SERVER = ("configmaps", "deployments", "services", "poddisruptionbudgets")
 MANAGED = "app.kubernetes.io/managed-by=tunesmith"
 
 
@@ -27,13 +29,28 @@ class Conclusion:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """What one AdapterDeployment says in the end."""
+
+    name: str
+    state: str | None
+    #: Type, status and reason.
+    conditions: frozenset[tuple[str, str, str]]
+    #: Name, digest and state of every version.
+    adapters: frozenset[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
 class End:
     """A namespace when nothing moves any more."""
 
     finetunejobs: tuple[Conclusion, ...]
     evalruns: tuple[Conclusion, ...]
+    adapterdeployments: tuple[Serving, ...]
     #: By name.
     batch_jobs: frozenset[str]
+    #: What there is of servers, such as "services/serving-vllm".
+    servers: frozenset[str]
     #: Digests of the adapters that serving pods are told to serve.
     served: frozenset[str]
 
@@ -49,10 +66,20 @@ async def end_of(api: ApiServer, namespace: str) -> End:
     runs = await api.list("evalruns", namespace)
     batch_jobs = await api.list("jobs", namespace, MANAGED)
     files = await api.list("configmaps", namespace, SERVING)
+    deployments = await api.list("adapterdeployments", namespace)
+    # What a server leaves behind whose AdapterDeployment is gone, no_orphans finds.
+    looked_for = OF_A_SERVER if deployments else ()
+    servers = [
+        f"{plural}/{each['metadata']['name']}"
+        for plural in looked_for
+        for each in await api.list(plural, namespace, SERVING)
+    ]
     return End(
         tuple(_conclusion(each) for each in await api.list("finetunejobs", namespace)),
         tuple(_conclusion(each) for each in runs),
+        tuple(_serving(each) for each in deployments),
         frozenset(str(each["metadata"]["name"]) for each in batch_jobs),
+        frozenset(servers),
         frozenset(digest for each in files for digest in served_digests(each)),
     )
 
@@ -64,13 +91,29 @@ def _conclusion(raw: Object) -> Conclusion:
     return Conclusion(
         name=raw["metadata"]["name"],
         state=status.get("state"),
-        conditions=frozenset(
-            (each["type"], each["status"], each["reason"]) for each in status.get("conditions", [])
-        ),
+        conditions=_conditions(status),
         verdict=status.get("verdict") or judged.get("verdict"),
         digest=status.get("adapterDigest") or artifact.get("digest"),
         counted_failures=status.get("countedFailures", 0),
         attempt=status.get("attempt", 0),
+    )
+
+
+def _serving(raw: Object) -> Serving:
+    status: dict[str, Any] = raw.get("status", {})
+    return Serving(
+        name=raw["metadata"]["name"],
+        state=status.get("state"),
+        conditions=_conditions(status),
+        adapters=frozenset(
+            (each["name"], each["digest"], each["state"]) for each in status.get("adapters", [])
+        ),
+    )
+
+
+def _conditions(status: dict[str, Any]) -> frozenset[tuple[str, str, str]]:
+    return frozenset(
+        (each["type"], each["status"], each["reason"]) for each in status.get("conditions", [])
     )
 
 

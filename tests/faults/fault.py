@@ -85,3 +85,9 @@ class WatchFault:
 
 
 Fault = RequestFault | WatchFault
+
+
+def may_hinder_a_start(fault: Fault | None) -> bool:
+    """An operator reads what there is before it begins, and ends where it cannot. Then it is
+    started again: that is by design, and nothing else that is refused may end it."""
+    return isinstance(fault, RequestFault) and fault.requests is Requests.READS

@@ -11,8 +11,8 @@ from tunesmith.api.job_status import JobState
 from examples.demo.kubectl import conditions
 from tests.cluster.manifests import claim
 from tests.faults.api_server import Object, path, until
-from tests.faults.end import MANAGED, Conclusion, End
-from tests.faults.scenario import JOB, JUDGED, SIMULATION
+from tests.faults.end import MANAGED, SERVING, Conclusion, End
+from tests.faults.scenario import JOB, JUDGED, SERVED, SIMULATION
 from tests.faults.trial import Hand, Run
 
 PREPARES, TRAINS = "tunesmith.dev/stage=prepare", "tunesmith.dev/stage=train"
@@ -20,6 +20,10 @@ EVALUATES = "tunesmith.dev/evalrun"
 DOOMED = "faults.tunesmith.dev/doomed"
 #: Time enough to lay hands on what runs.
 SLOWLY = replace(JUDGED, name="trained and judged slowly", duration="1.5s")
+SERVED_SLOWLY = replace(SERVED, name="judged slowly and served", duration="1.5s")
+#: A simulated replica says nothing: the operator waits three seconds for its word, and looks again
+#: a second later. What has become of the replicas it has said by then.
+LOOKS_SECONDS = 7.0
 NOT_STARTED = replace(
     JUDGED, name="trained and judged once its pods start", simulation={"never-starts": "true"}
 )
@@ -53,7 +57,12 @@ def _without_attempts(end: End) -> End:
     def without(told: tuple[Conclusion, ...]) -> tuple[Conclusion, ...]:
         return tuple(replace(each, attempt=0) for each in told)
 
-    return End(without(end.finetunejobs), without(end.evalruns), frozenset(), end.served)
+    return replace(
+        end,
+        finetunejobs=without(end.finetunejobs),
+        evalruns=without(end.evalruns),
+        batch_jobs=frozenset(),
+    )
 
 
 # --- when ----------------------------------------------------------------------------------------
@@ -82,6 +91,35 @@ async def evaluates(run: Run) -> None:
         return any(each.get("status", {}).get("active") for each in jobs)
 
     await until("an evaluation runs", runs, 60, every=0.1)
+
+
+async def served(run: Run) -> None:
+    """The server is told of an adapter, and its Deployment stands."""
+    await run.team.until_served()
+    await until_it_stands(run)
+
+
+async def until_it_stands(run: Run, besides: str = "") -> Object:
+    """Until the server's Deployment, other than the one of this uid, has every pod that it wants
+    and no other; the Deployment."""
+    found: list[Object] = []
+
+    async def stands() -> bool:
+        seen = await run.team.api.list("deployments", run.team.namespace, SERVING)
+        found[:] = [each for each in seen if each["metadata"]["uid"] != besides]
+        return bool(found) and all(map(_stands, found))
+
+    await until("the server's Deployment stands", stands, 60)
+    return found[0]
+
+
+def _stands(deployment: Object) -> bool:
+    """As ``kubectl rollout status`` sees it."""
+    wanted, status = deployment["spec"]["replicas"], deployment.get("status", {})
+    if status.get("observedGeneration") != deployment["metadata"]["generation"]:
+        return False
+    counted = ("replicas", "updatedReplicas", "readyReplicas")
+    return all(status.get(each, 0) == wanted for each in counted)
 
 
 # --- what ----------------------------------------------------------------------------------------
@@ -173,10 +211,89 @@ async def evict_the_pod(run: Run) -> None:
     await run.team.api.request("POST", target, eviction)
 
 
-async def delete_every_plan(run: Run) -> None:
-    await trains(run)
-    for each in await run.team.api.list("configmaps", run.team.namespace, MANAGED):
-        await run.team.api.delete("configmaps", run.team.namespace, each["metadata"]["name"])
+async def suspend_the_training_for_a_while(run: Run) -> None:
+    """Who suspends a Job by hand keeps it so: the FineTuneJob says that it waits, until the same
+    hand lets it go on."""
+    name = (await run.team.until_trains())["metadata"]["name"]
+    api, namespace = run.team.api, run.team.namespace
+    await api.patch("jobs", namespace, name, {"spec": {"suspend": True}})
+
+    async def is_told() -> bool:
+        """Unless the hand came too late."""
+        said = conditions(await run.team.job() or {}).get("Succeeded", {})
+        return "is resumed" in said.get("message", "") or await run.team.state() == JobState.READY
+
+    await until("it is told that the Job waits", is_told, 60, every=0.1)
+    await api.patch("jobs", namespace, name, {"spec": {"suspend": False}})
+
+
+async def delete_the_server(run: Run) -> None:
+    """Its Deployment, with the pods. Another one follows."""
+    await served(run)
+    gone = (await latest(run, "deployments", SERVING))["metadata"]
+    background = {"propagationPolicy": "Background"}
+    await run.team.api.delete("deployments", run.team.namespace, gone["name"], **background)
+    await until_it_stands(run, besides=gone["uid"])
+    await asyncio.sleep(LOOKS_SECONDS)
+
+
+def server_edited(edit: Callable[[Object], Object]) -> Hand:
+    """Its Deployment's spec, as ``kubectl edit`` does it. It becomes as it was."""
+
+    async def hand(run: Run) -> None:
+        await served(run)
+        before = await latest(run, "deployments", SERVING)
+        api, metadata = run.team.api, before["metadata"]
+        where = "deployments", metadata["namespace"], metadata["name"]
+        await api.patch(*where, {"spec": edit(before["spec"])})
+
+        async def is_as_it_was() -> bool:
+            found = await api.get(*where) or {}
+            return "spec" in found and _runs(found["spec"]) == _runs(before["spec"])
+
+        await until("the Deployment is as it was", is_as_it_was, 60)
+        await until_it_stands(run)
+        await asyncio.sleep(LOOKS_SECONDS)
+
+    return hand
+
+
+def _runs(spec: Object) -> tuple[int, list[list[str]]]:
+    """How many pods of a Deployment run, and what."""
+    containers = spec["template"]["spec"]["containers"]
+    return spec["replicas"], [each["command"] for each in containers]
+
+
+def to_no_replicas(_: Object) -> Object:
+    return {"replicas": 0}
+
+
+def to_another_command(spec: Object) -> Object:
+    """All else that a container has is given again: a merge patch replaces a list as a whole."""
+    containers = spec["template"]["spec"]["containers"]
+    changed = [{**each, "command": ["sleep", "infinity"]} for each in containers]
+    return {"template": {"spec": {"containers": changed}}}
+
+
+def no_longer_served(when: When) -> Hand:
+    """The AdapterDeployment is deleted."""
+
+    async def hand(run: Run) -> None:
+        await when(run)
+        name = (await latest(run, "adapterdeployments", ""))["metadata"]["name"]
+        await run.team.api.delete("adapterdeployments", run.team.namespace, name)
+
+    return hand
+
+
+async def served_anew(run: Run) -> None:
+    """The AdapterDeployment is deleted, and applied again before what it had is collected."""
+    await served(run)
+    gone = (await latest(run, "deployments", SERVING))["metadata"]["uid"]
+    await no_longer_served(served)(run)
+    await run.team.serve()
+    await until_it_stands(run, besides=gone)
+    await asyncio.sleep(LOOKS_SECONDS)
 
 
 async def start_pods(run: Run) -> None:

@@ -12,7 +12,9 @@ from tests.faults.api_server import ApiServer, Object
 from tests.faults.end import MANAGED, served_digests
 from tests.faults.history import History
 
-OWNED = ("jobs", "pods", "configmaps", "evalruns", "services", "deployments")
+OWNED = (
+    "jobs", "pods", "configmaps", "evalruns", "services", "deployments", "poddisruptionbudgets",
+)  # fmt: skip
 OWNERS = (
     "finetunejobs", "evalruns", "adapterdeployments", "jobs", "deployments", "replicasets",
 )  # fmt: skip

@@ -27,6 +27,8 @@ HERE = Path(__file__).parent
 PREPARED = multiprocessing.get_context("forkserver")
 PREPARED.set_forkserver_preload([__name__])
 RESTART_SECONDS = 0.1
+#: Said once by every process that could start.
+HAS_STARTED = "everything that is there has been seen"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class OperatorProcess:
     starts: int = 0
     #: Exit codes of processes that ended by themselves.
     ended: list[int] = field(default_factory=list)
+    #: Those of them that had started.
+    ended_at_work: list[int] = field(default_factory=list)
     pid: int = 0
     started_at: float = 0.0
     _killed: set[int] = field(default_factory=set)
@@ -111,12 +115,19 @@ class OperatorProcess:
 
     async def _keep(self) -> None:
         while True:
+            before = self._started_well()
             process = await asyncio.to_thread(self._start)
             self.starts += 1
             code = await _end_of(process)
             if process.pid not in self._killed:
                 self.ended.append(code)
+                if self._started_well() > before:
+                    self.ended_at_work.append(code)
             await asyncio.sleep(RESTART_SECONDS)
+
+    def _started_well(self) -> int:
+        """How many processes could start so far."""
+        return self.log.read_text().count(HAS_STARTED) if self.log.exists() else 0
 
     def _start(self) -> ForkServerProcess | subprocess.Popen[bytes]:
         around, environment = self.surroundings, self.surroundings.environment()

@@ -50,6 +50,8 @@ class Proxy:
     writes: list[str] = field(default_factory=list)
     reads: int = 0
     struck: list[str] = field(default_factory=list)
+    #: Whether a request during which the operator was stopped has been answered since.
+    went_on: bool = False
     last_write: float = field(default_factory=time.monotonic)
     #: When it last asked for what there is.
     last_look: float = 0.0
@@ -90,6 +92,7 @@ class Proxy:
             await self._befalls(fault)
             if fault.effect is not Effect.FREEZE:
                 return self._no_answer(fault, request)
+        self.went_on = self.went_on or fault is not None
         return answer
 
     def _strikes(self, request: web.Request, body: bytes) -> RequestFault | None:

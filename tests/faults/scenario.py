@@ -13,6 +13,7 @@ from tunesmith.api.job_status import JobState
 from tunesmith.api.trainer_contract import EvaluationOutcome, TerminationMessage
 
 from tests.faults.api_server import ApiServer, Object, until
+from tests.faults.end import SERVING, served_digests
 from tests.unit.operator import given
 
 JOB = "triage"
@@ -61,13 +62,37 @@ class Team:
         await until("training runs", runs, PATIENCE_SECONDS, every=0.1)
         return found[0]
 
+    async def until_replicas_answer(self) -> None:
+        """Until every AdapterDeployment says so: what it says then is said for good."""
+
+        async def answer() -> bool:
+            found = await self.api.list("adapterdeployments", self.namespace)
+            return all(each.get("status", {}).get("readyReplicas") for each in found)
+
+        await until("replicas answer", answer, PATIENCE_SECONDS)
+
+    async def until_served(self) -> None:
+        """Until the server is told of an adapter, and the AdapterDeployment tells of it."""
+
+        async def is_served() -> bool:
+            files = await self.api.list("configmaps", self.namespace, SERVING)
+            own = await self.api.list("adapterdeployments", self.namespace)
+            told = any(each.get("status", {}).get("adapters") for each in own)
+            return told and any(served_digests(each) for each in files)
+
+        await until("an adapter is served", is_served, PATIENCE_SECONDS)
+
     async def suspend(self, suspend: bool) -> None:
         await self.api.patch("finetunejobs", self.namespace, JOB, {"spec": {"suspend": suspend}})
 
     async def apply(self, scenario: Scenario) -> None:
         if scenario.is_served:
-            await self.api.create("adapterdeployments", self.namespace, deployment())
+            await self.serve()
         await self.api.create("finetunejobs", self.namespace, scenario.manifest())
+
+    async def serve(self) -> None:
+        """Whatever passes."""
+        await self.api.create("adapterdeployments", self.namespace, deployment())
 
 
 Act = Callable[[Team], Awaitable[None]]
@@ -181,5 +206,7 @@ SUSPENDED = Scenario(
     "suspended and resumed", JobState.READY, act=suspend_and_resume, duration="1.5s"
 )
 DELETED = Scenario("deleted midway", None, act=delete_midway, duration="1.5s")
+#: The server stays, and holds nothing.
+DELETED_BESIDE_A_SERVER = replace(DELETED, name="deleted beside a server", is_served=True)
 
 SCENARIOS = (JUDGED, SERVED, RETRIED, FAILED, SUSPENDED, DELETED)

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+from tunesmith.api.job_status import JobState
 
 from tests.cluster.manifests import claim
 from tests.faults.api_server import ApiServer, until
 from tests.faults.end import End, end_of
-from tests.faults.fault import Fault, Group
+from tests.faults.fault import Fault, may_hinder_a_start
 from tests.faults.history import History
 from tests.faults.invariants import Story, broken_invariants
 from tests.faults.operator_process import OperatorProcess, Surroundings
@@ -28,8 +29,6 @@ from tests.faults.trial import Around, Outcome, Run, Trial, as_it_is
 #: So many at a time: most of each is waiting for pods, and two cores carry it.
 AT_ONCE = 8
 END_SECONDS = 90.0
-#: Trouble that is no reason for the operator's process to end.
-NEVER_ENDS = {Group.WATCH, Group.HAND, Group.DELETION}
 #: The garbage collector's time: it learns of new definitions twice a minute.
 ORPHAN_SECONDS = 50.0
 STRIKE_SECONDS = 5.0
@@ -82,6 +81,10 @@ class Stage:
             await run.team.apply(scenario)
             await scenario.act(run.team)
             await run.team.until_state(scenario.ends, seconds=END_SECONDS)
+            if scenario.is_served:
+                await run.team.until_replicas_answer()
+            if scenario.is_served and scenario.ends is JobState.READY:
+                await run.team.until_served()
             await run.quiet()
             broken = await self._broken(run)
             assert not broken, broken
@@ -123,8 +126,8 @@ class Stage:
             broken = [str(error), *await self._differences(trial, run, expected)]
         finally:
             interfering.cancel()
-        if trial.group in NEVER_ENDS and run.operator.ended:
-            broken.append(f"the operator ended by itself: {run.operator.ended}")
+        if ended := _wrongly_ended(trial, run.operator):
+            broken.append(f"the operator ended by itself: {ended}")
         return broken or await self._broken(run)
 
     async def _until_end(self, trial: Trial, run: Run, expected: End) -> list[str]:
@@ -181,3 +184,10 @@ class Stage:
     def _keep_log(self, trial: Trial, run: Run, broken: list[str]) -> None:
         told = [trial.name, *broken, *run.proxy.writes, run.operator.log.read_text()]
         (self.folder / f"{run.team.namespace}.broken").write_text("\n".join(told))
+
+
+def _wrongly_ended(trial: Trial, operator: OperatorProcess) -> list[int]:
+    """Exit codes of processes that ended by themselves and had no reason to."""
+    if trial.may_lose_lease:
+        return []
+    return operator.ended_at_work if may_hinder_a_start(trial.fault) else operator.ended

@@ -10,7 +10,18 @@ from tunesmith.api.job_status import JobState
 from tests.faults import hands
 from tests.faults.conftest import Choice
 from tests.faults.fault import Group
-from tests.faults.scenario import DELETED, FAILED, JOB, JUDGED, RETRIED, SUSPENDED, Scenario, Team
+from tests.faults.scenario import (
+    DELETED,
+    DELETED_BESIDE_A_SERVER,
+    FAILED,
+    JOB,
+    JUDGED,
+    RETRIED,
+    SERVED,
+    SUSPENDED,
+    Scenario,
+    Team,
+)
 from tests.faults.stage import Stage
 from tests.faults.tally import Tally
 from tests.faults.trial import Hand, Run, Trial
@@ -46,6 +57,7 @@ PHASES: list[tuple[str, Scenario, hands.When]] = [
     ("Suspended", replace(SUSPENDED, act=suspend_for_good), hands.state(JobState.SUSPENDED)),
     ("Ready", JUDGED, hands.state(JobState.READY)),
     ("Failed", FAILED, hands.state(JobState.FAILED)),
+    ("served", SERVED, hands.served),
 ]
 
 
@@ -58,7 +70,7 @@ async def test_a_job_that_is_deleted_in_any_phase_leaves_nothing(
             replace(scenario, ends=None),
             hand=deleted_when(when),
             named=f"deleted when {phase}",
-            like=DELETED,
+            like=DELETED_BESIDE_A_SERVER if scenario.is_served else DELETED,
         )
         for phase, scenario, when in choice.of(PHASES)
     ]
@@ -68,6 +80,35 @@ async def test_a_job_that_is_deleted_in_any_phase_leaves_nothing(
         hand=hands.delete_and_apply_again,
         named="deleted and applied again",
         like=JUDGED,
+    )
+    tally.require_right(await stage.hold_all([*trials, again]))
+
+
+async def test_an_adapterdeployment_that_is_deleted_in_any_phase_leaves_nothing(
+    stage: Stage, tally: Tally, choice: Choice
+) -> None:
+    """The job goes on, as one does that nobody serves."""
+    phases = [
+        ("at once", at_once),
+        ("while its job trains", hands.trains),
+        ("while its job is judged", hands.evaluates),
+        ("once it serves", hands.served),
+    ]
+    trials = [
+        Trial(
+            Group.DELETION,
+            hands.SERVED_SLOWLY,
+            hand=hands.no_longer_served(when),
+            named=f"AdapterDeployment deleted {phase}",
+            like=JUDGED,
+        )
+        for phase, when in choice.of(phases)
+    ]
+    again = Trial(
+        Group.DELETION,
+        SERVED,
+        hand=hands.served_anew,
+        named="AdapterDeployment deleted and applied again",
     )
     tally.require_right(await stage.hold_all([*trials, again]))
 

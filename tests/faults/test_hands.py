@@ -11,8 +11,9 @@ from tunesmith.api.trainer_contract import ExitCode, Reason
 
 from tests.faults import hands
 from tests.faults.conftest import Choice
+from tests.faults.end import SERVING
 from tests.faults.fault import Group
-from tests.faults.scenario import JUDGED, Scenario
+from tests.faults.scenario import JUDGED, REJECTED, SERVED, Scenario
 from tests.faults.stage import Stage
 from tests.faults.tally import Tally
 from tests.faults.trial import Check, Hand, Trial, no_hand
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PREPARING = hands.state(JobState.PREPARING)
 READY = hands.state(JobState.READY)
+IS_REJECTED = hands.state(JobState.REJECTED)
 AT_ONCE = {"gracePeriodSeconds": 0}
 FULL = replace(
     JUDGED,
@@ -45,6 +47,8 @@ class Deed:
     hand: Hand
     scenario: Scenario = hands.SLOWLY
     check: Check = hands.same_outcome
+    #: Whose end it must come to.
+    like: Scenario = JUDGED
 
 
 def labels(**changes: str | None) -> dict[str, object]:
@@ -65,7 +69,6 @@ SURROUNDINGS = [
     Deed("dataset's ConfigMap deleted", hands.config_map_goes_and_comes, hands.FROM_CONFIG_MAP),
 ]
 DELETIONS = [
-    Deed("every plan deleted", hands.delete_every_plan),
     Deed("Job of preparation deleted", hands.deleted("jobs", hands.PREPARES, PREPARING)),
     Deed("Job of training deleted", hands.deleted("jobs", hands.TRAINS, hands.trains)),
     Deed("Job of evaluation deleted", hands.deleted("jobs", hands.EVALUATES, hands.evaluates)),
@@ -91,6 +94,7 @@ EDITS = [
         ("every label removed", {"metadata": {"labels": None}}),
     )
 ] + [
+    Deed("Job of training suspended and resumed", hands.suspend_the_training_for_a_while),
     Deed(
         "owner's label removed from the Job of training",
         hands.patched("jobs", hands.TRAINS, hands.trains, labels(finetunejob=None)),
@@ -130,16 +134,59 @@ WIPES = [
     Deed("status of the EvalRun wiped", hands.wiped("evalruns", hands.evaluates)),
     Deed("status of the EvalRun wiped once Ready", hands.wiped("evalruns", READY)),
 ]
+#: All of what one AdapterDeployment has is told of in the end: what is gone has to come back.
+SERVERS = [
+    Deed(f"{what} {word}", hand, hands.SERVED_SLOWLY, like=SERVED)
+    for word, when in (("while it trains", hands.trains), ("once served", hands.served))
+    for what, hand in (
+        ("server's ConfigMap deleted", hands.deleted("configmaps", SERVING, when)),
+        ("server's Service deleted", hands.deleted("services", SERVING, when)),
+        (
+            "server's PodDisruptionBudget deleted",
+            hands.deleted("poddisruptionbudgets", SERVING, when),
+        ),
+        ("status of the AdapterDeployment wiped", hands.wiped("adapterdeployments", when)),
+    )
+] + [
+    Deed("server deleted", hands.delete_the_server, SERVED, like=SERVED),
+    Deed("server scaled to zero", hands.server_edited(hands.to_no_replicas), SERVED, like=SERVED),
+    Deed(
+        "server's command edited",
+        hands.server_edited(hands.to_another_command),
+        SERVED,
+        like=SERVED,
+    ),
+    Deed(
+        "server's ConfigMap deleted once rejected",
+        hands.deleted("configmaps", SERVING, IS_REJECTED),
+        REJECTED,
+        like=REJECTED,
+    ),
+    Deed(
+        "status of the AdapterDeployment wiped once rejected",
+        hands.wiped("adapterdeployments", IS_REJECTED),
+        REJECTED,
+        like=REJECTED,
+    ),
+    Deed(
+        "status of the job wiped once rejected",
+        hands.wiped("finetunejobs", IS_REJECTED),
+        REJECTED,
+        like=REJECTED,
+    ),
+]
 
 
 @pytest.mark.parametrize(
-    "deeds", [SURROUNDINGS, DELETIONS, EDITS, WIPES], ids=("around", "deletions", "edits", "wipes")
+    "deeds",
+    [SURROUNDINGS, DELETIONS, EDITS, WIPES, SERVERS],
+    ids=("around", "deletions", "edits", "wipes", "servers"),
 )
 async def test_a_job_comes_to_its_end_whatever_is_done_to_its_children(
     stage: Stage, tally: Tally, choice: Choice, deeds: list[Deed]
 ) -> None:
     trials = [
-        Trial(Group.HAND, each.scenario, None, each.hand, each.name, each.check, like=JUDGED)
+        Trial(Group.HAND, each.scenario, None, each.hand, each.name, each.check, like=each.like)
         for each in choice.of(deeds)
     ]
     tally.require_right(await stage.hold_all(trials))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import pytest
 
 from tests.faults.conftest import Choice
 from tests.faults.fault import Effect, Group, Moment, RequestFault, Requests
-from tests.faults.scenario import JUDGED, RETRIED
+from tests.faults.scenario import JUDGED, REJECTED, RETRIED, SERVED
 from tests.faults.stage import Reference, Stage
 from tests.faults.tally import Tally
 from tests.faults.trial import Trial
@@ -62,12 +63,16 @@ SILENCES = [
 async def test_a_request_that_is_refused_cut_off_or_never_answered_is_made_good(
     stage: Stage, tally: Tally, choice: Choice
 ) -> None:
-    judged, retried = await stage.reference(JUDGED), await stage.reference(RETRIED)
+    judged, served, retried, rejected = await asyncio.gather(
+        *(stage.reference(each) for each in (JUDGED, SERVED, RETRIED, REJECTED))
+    )
     silences = [] if choice.selection else SILENCES
     points = [
         *((JUDGED, fault) for fault in silences),
-        *((JUDGED, fault) for fault in choice.of(refused_writes(judged))),
+        *((SERVED, fault) for fault in choice.of(refused_writes(served))),
         *((RETRIED, fault) for fault in choice.of(refused_writes(retried))),
+        # Until the verdict all writes are those of the job that passes.
+        *((REJECTED, fault) for fault in choice.of(refused_writes(rejected)[::3])),
         *((JUDGED, fault) for fault in choice.of(refused_reads(judged))),
     ]
     trials = [Trial(Group.ANSWER, scenario, fault) for scenario, fault in points]

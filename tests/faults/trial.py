@@ -92,6 +92,8 @@ class Trial:
     named: str = ""
     check: Check = same_end
     around: Around = as_it_is
+    #: Whether the operator may lose its lease by it. It ends then, by design, and is started again.
+    may_lose_lease: bool = False
     #: Whose end it must come to; its own scenario's if unset.
     like: Scenario | None = None
 
