@@ -25,8 +25,6 @@ from tunesmith.metrics.activity import QUEUE_SECONDS, PassOutcome
 
 log = logging.getLogger(__name__)
 
-#: Workers beside the others that take up only what is new: all others may be waiting for answers.
-WORKERS_FOR_THE_NEW = 8
 FIRST_RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 120.0
 
@@ -61,19 +59,13 @@ class PassFailed(Exception):  # noqa: N818 - says what it is
 Reconcile = Callable[[Key], Awaitable[Pass]]
 
 
-#: Lane, turn within it, order of arrival, and the key.
-_Entry = tuple[Lane, int, int, Key]
-
-
 class WorkQueue:
     """Runs ``reconcile`` for every key that is added, with bounded workers."""
 
     def __init__(self, reconcile: Reconcile, workers: int) -> None:
         self._reconcile = reconcile
         self._workers = workers
-        self._ready: asyncio.PriorityQueue[_Entry] = asyncio.PriorityQueue()
-        #: What is new once more, for those who take nothing else.
-        self._new: asyncio.PriorityQueue[_Entry] = asyncio.PriorityQueue()
+        self._ready: asyncio.PriorityQueue[tuple[Lane, int, int, Key]] = asyncio.PriorityQueue()
         self._order = count()
         #: Start-time fair queueing: the turn that each lane has come to, and the next one that each
         #: namespace may have in it.
@@ -107,7 +99,7 @@ class WorkQueue:
         if key in self._working:
             self._again[key] = min(lane, self._again.get(key, lane))
         elif lane < self._waiting.get(key, len(Lane)):
-            # Where it waits in a slower lane, or in both queues, that place is passed over later.
+            # Where it waits in a slower lane, that place is passed over later.
             if not self._waiting:
                 self._turn.clear()
                 self._next_turn.clear()
@@ -116,10 +108,7 @@ class WorkQueue:
             whose = lane, key.namespace
             turn = max(self._turn.get(lane, 0), self._next_turn.get(whose, 0))
             self._next_turn[whose] = turn + 1
-            entry = lane, turn, next(self._order), key
-            self._ready.put_nowait(entry)
-            if lane is Lane.NEW:
-                self._new.put_nowait(entry)
+            self._ready.put_nowait((lane, turn, next(self._order), key))
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Work on this key later; an earlier timer or event wins."""
@@ -139,13 +128,11 @@ class WorkQueue:
         """Work until cancelled. A worker that dies takes the process with it: no silent halt."""
         async with asyncio.TaskGroup() as group:
             for number in range(self._workers):
-                group.create_task(self._work(self._ready), name=f"worker-{number}")
-            for number in range(WORKERS_FOR_THE_NEW):
-                group.create_task(self._work(self._new), name=f"worker-new-{number}")
+                group.create_task(self._work(), name=f"worker-{number}")
 
-    async def _work(self, entries: asyncio.PriorityQueue[_Entry]) -> None:
+    async def _work(self) -> None:
         while True:
-            lane, turn, _, key = await entries.get()
+            lane, turn, _, key = await self._ready.get()
             if self._waiting.get(key) != lane:
                 continue
             self._turn[lane] = turn

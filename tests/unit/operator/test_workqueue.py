@@ -114,23 +114,6 @@ async def test_what_is_new_goes_before_what_is_looked_at_again() -> None:
     assert passes == [A, finished[-1], *finished[:-1]]
 
 
-async def test_what_is_new_does_not_wait_for_workers_that_wait_for_answers() -> None:
-    answered = asyncio.Event()
-    seen: list[Key] = []
-
-    async def reconcile(key: Key) -> Pass:
-        if key == A:
-            await answered.wait()
-        seen.append(key)
-        return Pass()
-
-    queue = WorkQueue(reconcile, 1)
-    queue.add(A)
-    asyncio.get_running_loop().call_later(0.05, queue.add, B, Lane.NEW)
-    await run_until(queue, lambda: B in seen)
-    assert seen == [B]
-
-
 def test_the_pause_grows_and_stays_bounded() -> None:
     assert retry_delay(1) < retry_delay(4) < retry_delay(100) <= LONGEST_RETRY_SECONDS * 1.25
 
