@@ -57,6 +57,11 @@ class OurRun:
     judged_seconds: float
     #: Of each: applied → its first Job was created.
     reactions: list[float]
+    #: The three parts of that: the API server takes the job in, the operator hears of it and asks
+    #: for its first Job, and the API server makes that.
+    taken_in: list[float]
+    decided: list[float]
+    made: list[float]
     #: A preparation's Job is complete → the training's Job was created.
     lags: list[float]
     #: What the operator asked for, without its lease; and what it wrote until each had trained.
@@ -116,12 +121,21 @@ def run_ours(kubectl: Kubectl, operator: OperatorProcess, count: int, training: 
         requests, lambda each: each.by_kubectl and each.resource == "finetunejobs", received
     )
     jobs = first(by_operator, lambda each: each.what == "create jobs", answered)
-    prepared = {name: jobs[job] for name in names if (job := f"{name}{FIRST}") in jobs}
+    prepared = _of_preparation(jobs, names)
+    stored = first(
+        requests, lambda each: each.by_kubectl and each.resource == "finetunejobs", answered
+    )
+    asked = _of_preparation(
+        first(by_operator, lambda each: each.what == "create jobs", received), names
+    )
     return OurRun(
         count=count,
         seconds=max(watch.reached["Succeeded"].values()) - began,
         judged_seconds=max(watch.reached["Ready"].values()) - began,
         reactions=between(applied, prepared),
+        taken_in=between(applied, stored),
+        decided=between(stored, asked),
+        made=between(asked, prepared),
         lags=_lags(requests, names),
         requests=by_operator,
         until_trained=_until_trained(by_operator, watch.reached["Succeeded"]),
@@ -130,6 +144,11 @@ def run_ours(kubectl: Kubectl, operator: OperatorProcess, count: int, training: 
         peak_resident=operator.peak_resident,
         resident=operator.resident,
     )
+
+
+def _of_preparation(jobs: dict[str, float], names: list[str]) -> dict[str, float]:
+    """By the name of the FineTuneJob, what is told of its first Job."""
+    return {name: jobs[job] for name in names if (job := f"{name}{FIRST}") in jobs}
 
 
 def _lags(requests: list[Request], names: list[str]) -> list[float]:

@@ -96,6 +96,7 @@ def compared(floor: FloorRun, ours: OurRun) -> list[Figure]:
         Figure("all trained, over the floor", ours.seconds / floor.seconds, "x", "<= 1.3"),
         Figure("apply to first Job, p50", percentile(ours.reactions, 50), "s"),
         Figure("apply to first Job, p99", first_job, "s"),
+        *parts_of(ours),
         Figure("floor: Job to pod, p50", percentile(floor.reactions, 50), "s"),
         Figure("floor: Job to pod, p99", pod, "s"),
         Figure("apply to first Job over Job to pod, p99", first_job / pod, "x", "<= 2"),
@@ -111,6 +112,20 @@ def compared(floor: FloorRun, ours: OurRun) -> list[Figure]:
     ]
     return [
         Figure(f"{count:,} jobs: {each.name}", each.value, each.unit, each.must) for each in figures
+    ]
+
+
+def parts_of(ours: OurRun) -> list[Figure]:
+    """Where the time from apply to the first Job goes."""
+    named = (
+        ("the API server takes it in", ours.taken_in),
+        ("the operator hears of it and asks", ours.decided),
+        ("the API server makes the Job", ours.made),
+    )
+    return [
+        Figure(f"of that: {name}, p{share}", percentile(seconds, share), "s")
+        for name, seconds in named
+        for share in (50, 99)
     ]
 
 
