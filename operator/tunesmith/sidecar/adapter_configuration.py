@@ -12,8 +12,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunesmith.api.digests import ADAPTER_CONFIG
+from tunesmith.api.quoting import quoted
 from tunesmith.api.reasons import RefusalReason
-from tunesmith.sidecar.refusal import Refused, quoted
+from tunesmith.sidecar.refusal import Refused
 
 LARGEST_CONFIGURATION_BYTES = 1024 * 1024
 #: These leave the base model's weights alone. Others subtract from them, and vLLM would not.

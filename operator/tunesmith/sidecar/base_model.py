@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.api.digests import MODEL_CONFIG, weight_files
-from tunesmith.sidecar.safetensors_file import SafetensorsError, Tensor, read_tensors
+from tunesmith.api.safetensors_file import SafetensorsError, Tensor, read_tensors
 
 LARGEST_CONFIGURATION_BYTES = 16 * 1024 * 1024
 FLOATING_TYPES = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}

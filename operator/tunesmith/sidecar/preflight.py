@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy
 
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
+from tunesmith.api.quoting import quoted
 from tunesmith.api.reasons import RefusalReason
+from tunesmith.api.safetensors_file import (
+    SafetensorsError,
+    Tensor,
+    blocks,
+    read_tensors,
+)
 from tunesmith.sidecar.adapter_configuration import (
     LARGEST_CONFIGURATION_BYTES,
     dora,
@@ -25,13 +32,7 @@ from tunesmith.sidecar.adapter_configuration import (
     too_large,
 )
 from tunesmith.sidecar.base_model import BaseModel
-from tunesmith.sidecar.refusal import Refused, quoted
-from tunesmith.sidecar.safetensors_file import (
-    SafetensorsError,
-    Tensor,
-    blocks,
-    read_tensors,
-)
+from tunesmith.sidecar.refusal import Refused
 
 __all__ = ["Expected", "Facts", "RefusalReason", "Refused", "examine"]
 

@@ -95,7 +95,7 @@ class Replica:
         self._seconds: dict[str, float] = {}
         self._load_seconds: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[bool]] = {}
-        self._base = BaseFiles(self.memory.base_digests)
+        self._base = BaseFiles(self.memory.base_digests, self.places.claims)
         self._base_answers: dict[str, dict[str, float]] = {}
         self._table: dict[str, object] = {}
         self._proxy: ProxyState | None = None

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-import time
-import tracemalloc
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +46,6 @@ CONFIGURATION = {
     "megatron_config": None,
     "megatron_core": "megatron.core",
 }
-MOST_SECONDS = 5
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "U8": 1, "I8": 1, "I32": 4, "F8_E4M3": 1}
 
 
@@ -161,16 +157,3 @@ def refused(
     assert not [word for word in words if word not in message], message
     assert len(message) < 1000
     assert message.isprintable()
-
-
-@contextmanager
-def quick_and_small() -> Iterator[None]:
-    """Of the processor's time, as a busy machine gives it late; what is too much takes minutes."""
-    tracemalloc.start()
-    started = time.process_time()
-    try:
-        yield
-        assert time.process_time() - started < MOST_SECONDS
-        assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
-    finally:
-        tracemalloc.stop()

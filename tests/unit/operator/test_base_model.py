@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tunesmith.sidecar.base_model import BaseModel, BaseModelUnreadable
 
+from tests.unit.bounds import quick_and_small
 from tests.unit.operator.adapters import (
     BASE_CONFIGURATION,
     DOWN,
@@ -142,11 +143,29 @@ def test_missing_files_are_named(tmp_path: Path, missing: str) -> None:
         BaseModel.read(tmp_path)
 
 
-def test_giant_files_are_not_loaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("config.json", "larger than"),
+        ("model.safetensors", "bytes after its last tensor"),
+        ("other.safetensors", "would have 0 bytes"),
+    ],
+)
+def test_a_giant_of_nothing_is_named_at_once(tmp_path: Path, name: str, said: str) -> None:
     write_base(tmp_path)
-    os.truncate(tmp_path / "config.json", 10 * 1024**3)
-    with pytest.raises(BaseModelUnreadable, match="larger than"):
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, 10 * 1024**3)
+    with quick_and_small(), pytest.raises(BaseModelUnreadable, match=said):
         BaseModel.read(tmp_path)
+
+
+def test_giants_of_other_kinds_beside_the_weights_are_not_opened(tmp_path: Path) -> None:
+    write_base(tmp_path)
+    for name in ("tokenizer.json", "pytorch_model.bin", "model.safetensors.index.json"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 10 * 1024**3)
+    with quick_and_small():
+        assert BaseModel.read(tmp_path).shape_of(Q) == (8, 8)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -170,7 +189,7 @@ def test_strange_base_models_are_read_or_named(
     for position, inserted, removed in edits:
         content[position : position + removed] = inserted
     (folder / "model.safetensors").write_bytes(content)
-    with contextlib.suppress(BaseModelUnreadable):
+    with quick_and_small(), contextlib.suppress(BaseModelUnreadable):
         BaseModel.read(folder).shape_of(Q)
 
 

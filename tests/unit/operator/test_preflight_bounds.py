@@ -17,13 +17,13 @@ from tunesmith.sidecar.base_model import BaseModel
 from tunesmith.sidecar.preflight import examine
 from tunesmith.sidecar.refusal import Refused
 
+from tests.unit.bounds import quick_and_small
 from tests.unit.operator.adapters import (
     Adapter,
     Q,
     Stored,
     base_model,
     half_name,
-    quick_and_small,
     refused,
     safetensors,
     with_header,
@@ -112,7 +112,8 @@ def test_spoiled_files_only_ever_lead_to_a_refusal(
             content[position : position + removed] = inserted
 
     spoil(adapter.folder / name, change)
-    refusal = refusal_of(adapter, base)
+    with quick_and_small():
+        refusal = refusal_of(adapter, base)
     assert refusal is None or refusal.message.isprintable()
 
 
@@ -131,7 +132,8 @@ def test_strange_configurations_only_ever_lead_to_a_refusal(
     adapter, base = spoilable
     strange = Adapter(adapter.root, adapter.configuration | changed)
     strange.expected()
-    refusal = refusal_of(strange, base)
+    with quick_and_small():
+        refusal = refusal_of(strange, base)
     assert refusal is None or refusal.message.isprintable()
 
 
@@ -157,6 +159,6 @@ def test_strange_headers_only_ever_lead_to_a_refusal(
     adapter.expected()
     content = with_header(json.dumps(header).encode(), bytes(64))
     (adapter.folder / ADAPTER_WEIGHTS).write_bytes(content)
-    with pytest.raises(Refused) as caught:
+    with quick_and_small(), pytest.raises(Refused) as caught:
         examine(adapter.named(), base, 16)
     assert caught.value.message.isprintable()

@@ -13,6 +13,7 @@ from tunesmith.api.reasons import RefusalReason
 from tunesmith.sidecar.base_model import BaseModel
 from tunesmith.sidecar.preflight import Facts, examine
 
+from tests.unit.bounds import quick_and_small
 from tests.unit.operator.adapters import (
     DOWN,
     Adapter,
@@ -20,7 +21,6 @@ from tests.unit.operator.adapters import (
     Stored,
     half_name,
     pair,
-    quick_and_small,
     refused,
     write_base,
 )

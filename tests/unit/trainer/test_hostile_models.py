@@ -23,11 +23,13 @@ from tunesmith_trainer.data.formats import Conversation, Message, Role
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.model import load_base_model
 from tunesmith_trainer.sources import adapter_folder, described_model, model_folder
+from tunesmith_trainer.train.engine import base
 
-from tests.unit.trainer.bounds import measured
+from tests.unit.trainer.bounds import Ended, measured
 
 URI = "pvc://models/tiny"
 MOST_BYTES = 700 * 1024**2
+MOST_SECONDS = 10
 
 
 @pytest.fixture
@@ -188,6 +190,8 @@ def test_a_tokenizer_with_spoiled_bytes_is_refused_or_read(
     (folder / "tokenizer.json").write_bytes(content)
     ended = measured(lambda: load_chat_format(folder, URI))
     assert ended.told is None or ended.told[0] is Reason.MODEL_UNUSABLE
+    assert ended.processor_seconds < MOST_SECONDS
+    assert ended.more_bytes < MOST_BYTES
 
 
 @pytest.mark.parametrize(
@@ -199,6 +203,7 @@ def test_a_tokenizer_with_spoiled_bytes_is_refused_or_read(
         ('{"num_hidden_layers": 1000000000}', "states 1000000000 layers"),
         ('{"text_config": {"num_hidden_layers": 1000000000}}', "states 1000000000 layers"),
         ('{"a": ' + "9" * 5000 + "}", "cannot be read"),
+        ("[" + "[],\n" * 5_000_000 + "[]]", "has more than 16777216 bytes"),
     ],
     ids=lambda text: text[:30],
 )
@@ -217,6 +222,87 @@ def test_a_giant_beside_the_weights_is_refused_unread(model: Path, name: str) ->
     assert f"{name} has 10.7 GB" in ended.told[1]
     assert ended.processor_seconds < 2
     assert ended.more_bytes < 64 * 1024**2
+
+
+# Weights
+
+
+def loaded(folder: Path) -> Ended:
+    device = torch.device("cpu")
+    ended = measured(lambda: load_base_model(folder, URI, torch.float32, device))
+    assert ended.processor_seconds < MOST_SECONDS
+    assert ended.more_bytes < MOST_BYTES
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda _: b"", "it has only 0 bytes"),
+        (lambda content: content[:-9], "is cut short"),
+        (lambda content: b"\xff" * len(content), "its header would have 18446744073709551615"),
+        (lambda content: (2**33).to_bytes(8, "little") + content[8:], "would have 8589934592"),
+        (lambda content: content[:8] + b"[" * (len(content) - 8), "has a corrupt header"),
+        (lambda content: content.replace(b"[260,64]", b"[261,64]"), "which do not fit its shape"),
+    ],
+)
+def test_spoiled_weights_are_named(model: Path, spoil: Callable[[bytes], bytes], said: str) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(spoil(weights.read_bytes()))
+    told = loaded(model).told
+    assert told is not None
+    assert told[0] is Reason.MODEL_UNUSABLE
+    assert told[1].startswith(f"model.safetensors of {URI} ")
+    assert said in told[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": 10**9},
+        {"hidden_size": 64 * 400},
+        {"intermediate_size": 10**7},
+        {"vocab_size": 10**9},
+        {"vocab_size": 10**7},
+        {"num_hidden_layers": 9},
+    ],
+    ids=str,
+)
+def test_a_configuration_of_a_giant_is_held_against_the_weights(
+    model: Path, changes: dict[str, int]
+) -> None:
+    """Before memory is taken for what the weights do not have: in training, too."""
+    said = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(said | changes))
+    cpu = torch.device("cpu")
+    for read in (
+        lambda: load_base_model(model, URI, torch.float32, cpu),
+        lambda: base.load(model, URI, torch.float32, cpu, quantised=False),
+    ):
+        ended = measured(read)
+        assert ended.told is not None
+        assert f"config.json of {URI} describes a model of " in ended.told[1]
+        assert "and its weights have 107328" in ended.told[1]
+        assert ended.processor_seconds < MOST_SECONDS
+        assert ended.more_bytes < MOST_BYTES
+
+
+@seed(7)
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(edits=st.lists(st.tuples(st.integers(0, 2600), st.binary(max_size=3), st.integers(0, 4))))
+def test_weights_with_spoiled_bytes_are_refused_or_loaded(
+    tiny_model: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    edits: list[tuple[int, bytes, int]],
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "spoiled-weights"
+    shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    for position, inserted, removed in edits:
+        content[position : position + removed] = inserted
+    (folder / "model.safetensors").write_bytes(content)
+    told = loaded(folder).told
+    assert told is None or told[0] is Reason.MODEL_UNUSABLE
 
 
 # Code of the model's own

@@ -19,6 +19,7 @@ from tunesmith_trainer.data.dataset import read_dataset
 from tunesmith_trainer.data.rows import read_rows
 from tunesmith_trainer.failure import TrainerError
 
+from tests.unit.bounds import quick_and_small
 from tests.unit.trainer.bounds import measured
 from tests.unit.trainer.test_files import ROWS, WRITERS
 
@@ -67,7 +68,8 @@ def test_spoiled_bytes_lead_to_rows_or_to_a_sentence(
         content[place : place + removed] = inserted
     path = tmp_path_factory.getbasetemp() / f"spoiled-{name}"
     path.write_bytes(content)
-    assert len(told(path)) < 2000
+    with quick_and_small():
+        assert len(told(path)) < 2000
 
 
 JSON_VALUES = st.recursive(
@@ -90,7 +92,8 @@ def test_whatever_json_a_row_is_it_is_taken_or_named(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "strange.jsonl"
     path.write_text(json.dumps(row) + "\n")
-    message = told(path)
+    with quick_and_small():
+        message = told(path)
     assert message.startswith(("strange.jsonl line 1: ", "nothing"))
 
 

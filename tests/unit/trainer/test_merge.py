@@ -198,6 +198,20 @@ def test_an_adapter_too_weak_for_the_type_is_refused(
     merge(merge_plan(bases["float32"], weak, tmp_path))
 
 
+def test_files_that_strangers_spoiled_are_named_before_peft_sees_them(
+    adapters: dict[str, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    adapter = shutil.copytree(adapters["LoRA"], tmp_path / "adapter")
+    said = json.loads((adapter / digests.ADAPTER_CONFIG).read_text())
+    (adapter / digests.ADAPTER_CONFIG).write_text(json.dumps(said | {"r": 10**9}))
+    with pytest.raises(TrainerError, match="has rank 1000000000 in r or rank_pattern"):
+        merge(merge_plan(tiny_model, adapter, tmp_path))
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    (base / "model.safetensors").write_bytes(b"\xff" * 1000)
+    with pytest.raises(TrainerError, match=r"model\.safetensors of .* is no safetensors file"):
+        merge(merge_plan(base, adapters["LoRA"], tmp_path))
+
+
 def test_an_adapter_without_effect_is_found_out(
     tiny_model: Path, make_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:

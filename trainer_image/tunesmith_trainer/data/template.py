@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NoReturn
 
 from tunesmith.api.trainer_contract import Reason
 
+from tunesmith_trainer import time_limit
 from tunesmith_trainer.failure import TrainerError
 from tunesmith_trainer.machine import at_most
 
@@ -64,24 +63,10 @@ def _try(render: Callable[[], object]) -> NoReturn:
         os._exit(code)
 
 
-@contextmanager
-def in_time() -> Iterator[None]:
-    """The block must end within LONGEST_SECONDS, where a signal can interrupt it: in the first
-    thread. Raises TrainerError."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, _too_late)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _too_late(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise endless("the model", f"does not end within {LONGEST_SECONDS} s for a conversation")
+def in_time() -> AbstractContextManager[None]:
+    """The block must end within LONGEST_SECONDS. Raises TrainerError."""
+    late = endless("the model", f"does not end within {LONGEST_SECONDS} s for a conversation")
+    return time_limit.in_time(LONGEST_SECONDS, late)
 
 
 def endless(uri: str, what: str) -> TrainerError:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.models.huggingface import HFLM
 from tunesmith.api.trainer_contract import Reason
 
+from tunesmith_trainer.adapter_files import require_bounded
 from tunesmith_trainer.data.chat import ChatFormat
 from tunesmith_trainer.evaluate.measured import Side
 from tunesmith_trainer.failure import TrainerError, first_line, is_out_of_memory
@@ -193,6 +194,7 @@ def attach_adapter(model: PreTrainedModel, folder: Path, uri: str) -> PeftModel:
     """
     from peft import PeftModel
 
+    require_bounded(model, folder, uri)
     try:
         with warnings.catch_warnings():
             # An adapter of which half is missing loads with nothing but a warning.

@@ -14,13 +14,14 @@ from tunesmith.api.schema import ApiModel
 from tunesmith.api.trainer_contract import HELD_OUT_FILE, MergeOutcome, MergePlan, Reason
 
 from tunesmith_trainer import machine, sources
+from tunesmith_trainer.adapter_files import require_bounded
 from tunesmith_trainer.artifact import LINEAGE_FILE
 from tunesmith_trainer.data.chat import load_chat_format
 from tunesmith_trainer.data.formats import Conversation, conversation_from
 from tunesmith_trainer.data.rows import read_rows
 from tunesmith_trainer.failure import TrainerError, first_line, is_out_of_memory
 from tunesmith_trainer.lineage import BaseModelLineage, hub_revision, library_versions, now
-from tunesmith_trainer.model import read_configuration
+from tunesmith_trainer.model import read_configuration, read_weights
 from tunesmith_trainer.output import place_of, staged
 from tunesmith_trainer.output.folder import output_errors
 
@@ -197,14 +198,10 @@ def require_place(plan: MergePlan, output: Path, base_folder: Path) -> None:
 
 def own_type(folder: Path, uri: str) -> str:
     """The type that a model is stored in, which is the one that it is served in."""
-    from safetensors import safe_open
-
     config = read_configuration(folder, uri)
     text = config.get("text_config")
     nested = text if isinstance(text, dict) else {}
-    stored = next(iter(sorted(digests.weight_files(folder))))
-    with safe_open(stored, framework="pt") as weights:
-        first = str(weights.get_slice(weights.keys()[0]).get_dtype())
+    first = next((tensor.data_type for tensor in read_weights(folder, uri)), "no type")
     short = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}.get(first, first)
     named = [part.get(key) for part in (config, nested) for key in ("dtype", "torch_dtype")]
     dtype = str(next((name for name in named if name), short))
@@ -263,6 +260,7 @@ def attach_adapter(model: PreTrainedModel, folder: Path, plan: MergePlan) -> Pef
     from peft import PeftModel
     from peft.tuners.lora import LoraModel
 
+    require_bounded(model, folder, plan.adapter.uri)
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
     except Exception as error:

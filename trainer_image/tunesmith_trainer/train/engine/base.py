@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tunesmith.api.trainer_contract import Reason
 
 from tunesmith_trainer.failure import TrainerError, first_line, is_out_of_memory
+from tunesmith_trainer.model import require_fitting
 from tunesmith_trainer.train.engine import attention
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def load(
         bnb_4bit_compute_dtype=dtype,
     )
     try:
+        require_fitting(folder, uri)
         return AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -42,6 +44,8 @@ def load(
             device_map={"": device},
             quantization_config=four_bits if quantised else None,
         )
+    except TrainerError:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise

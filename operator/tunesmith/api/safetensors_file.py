@@ -1,7 +1,8 @@
 """Reads safetensors files without mapping or loading them.
 
 A mapped file that somebody shortens kills the process that looks at it, and a loaded one may not
-fit. So the header is read and judged here, and the weights in blocks.
+fit. So the header is read and judged here, and the weights in blocks. By the sidecar and by the
+trainer alike: the files of strangers are the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tunesmith.sidecar.refusal import quoted
+from tunesmith.api.quoting import quoted
 
 #: What the format allows.
 LARGEST_HEADER_BYTES = 100_000_000
@@ -50,6 +51,10 @@ class Tensor:
     @property
     def stored_bits(self) -> int:
         return 8 * (self.end - self.start)
+
+    @property
+    def numbers(self) -> int:
+        return math.prod(self.shape)
 
 
 def read_tensors(path: Path, largest_header: int = LARGEST_HEADER_BYTES) -> list[Tensor]:
