@@ -36,7 +36,7 @@ from tests.bench.training_memory import MEMORY_CELLS, MemoryCell, peaks_of, plan
 
 OUT = Path(os.environ.get("OUT", FOLDER))
 RESULTS = OUT / "train-cells.json"
-PEAK = "peak"
+PEAK, ISOLATION = "peak", "isolation"
 
 PAGED = Optimizer.PAGED_ADAMW_8BIT
 LORA, QLORA, DORA = Method.LORA, Method.QLORA, Method.DORA
@@ -85,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     patterns = options.cells.split(",")
     OUT.mkdir(parents=True, exist_ok=True)
-    everything: list[str | Cell | MemoryCell] = [PEAK, *CELLS, *MEMORY_CELLS]
+    everything: list[str | Cell | MemoryCell] = [PEAK, ISOLATION, *CELLS, *MEMORY_CELLS]
     for cell in everything:
         if options.try_out:
             cell = tried_out(cell)
@@ -145,13 +145,16 @@ def summary(result: dict[str, Any]) -> str:
 
 def answer(cell: str | Cell | MemoryCell, sending: Any) -> None:
     """In the process: carry the cell out and send what came of it."""
+    from tests.bench.training_attention import measure_isolation
     from tests.bench.training_cells import card_peak, measure
     from tests.bench.training_memory import measure_memory
 
     try:
         match cell:
-            case str():
+            case "peak":
                 result: dict[str, Any] = {"tflops": card_peak(), "card": card_name()}
+            case str():
+                result = measure_isolation()
             case MemoryCell():
                 result = measure_memory(cell)
             case Cell():
@@ -187,6 +190,10 @@ def speed_figures(results: dict[str, dict[str, Any]]) -> list[Figure]:
     peak = results.get(PEAK, {}).get("tflops")
     if peak:
         figures.append(Figure("measured bf16 peak", peak, "TFLOP/s"))
+    if isolation := results.get(ISOLATION, {}):
+        name = "packed attention: relative difference from documents"
+        figures.append(Figure(f"{name} one by one", isolation["apart"], "", "<= 0.01"))
+        figures.append(Figure(f"{name}, if one saw the other", isolation["mixed"], "", ">= 0.1"))
     for cell in CELLS:
         found = results.get(cell.name, {})
         title, least = TITLES[cell.title]
