@@ -47,8 +47,8 @@ PASS_SECONDS = Histogram(
 )
 PASS_ERRORS = Counter(
     "tunesmith_reconcile_errors",
-    "Passes that came to nothing, by the status that the API server answered with (Http403) or the "
-    "class of the exception.",
+    "Passes that came to nothing, by the status that the API server answered with (Http403), "
+    "NoAnswer, or the class of the exception.",
     ("kind", "reason"),
     registry=REGISTRY,
 )
