@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from tunesmith.api.file_bounds import (
+    LARGEST_ADAPTER_CONFIGURATION,
+    LARGEST_ADAPTER_HEADER,
+    LARGEST_ADAPTER_WEIGHTS,
+)
 from tunesmith.api.quoting import quoted
 from tunesmith.api.safetensors_file import SafetensorsError, read_tensors
 from tunesmith.api.trainer_contract import Reason
@@ -24,10 +29,6 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
-#: As the sidecar's: what can be evaluated here is to be served there.
-LARGEST_CONFIGURATION_BYTES = 1024**2
-LARGEST_HEADER_BYTES = 32 * 1024**2
-LARGEST_WEIGHTS_BYTES = 32 * 1024**3
 LARGEST_RANK = 1_000_000
 #: Of the names of all modules with all patterns: milliseconds are usual. PEFT does it once more.
 LONGEST_MATCHING_SECONDS = 10.0
@@ -53,12 +54,12 @@ def require_bounded(model: PreTrainedModel, folder: Path, uri: str) -> None:
 def stored_numbers(folder: Path, uri: str) -> int:
     """How many the weights are, by their header alone."""
     try:
-        tensors = read_tensors(folder / ADAPTER_WEIGHTS, LARGEST_HEADER_BYTES)
+        tensors = read_tensors(folder / ADAPTER_WEIGHTS, LARGEST_ADAPTER_HEADER)
     except (OSError, SafetensorsError) as error:
         raise unusable(
             f"{ADAPTER_WEIGHTS} of {uri} {said(error)}", "copy it anew from where it was trained"
         ) from error
-    if tensors and tensors[-1].end > LARGEST_WEIGHTS_BYTES:
+    if tensors and tensors[-1].end > LARGEST_ADAPTER_WEIGHTS:
         raise unusable(
             f"{ADAPTER_WEIGHTS} of {uri} has {tensors[-1].end} bytes, more than any LoRA adapter",
             "if it is a whole model, name it as mergedModel",
@@ -101,9 +102,9 @@ def read_configuration(folder: Path, uri: str) -> LoraConfig:
 def read_object(path: Path, uri: str) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            text = file.read(LARGEST_CONFIGURATION_BYTES + 1)
-        if len(text) > LARGEST_CONFIGURATION_BYTES:
-            raise unreadable(uri, f"is larger than {LARGEST_CONFIGURATION_BYTES} bytes")
+            text = file.read(LARGEST_ADAPTER_CONFIGURATION + 1)
+        if len(text) > LARGEST_ADAPTER_CONFIGURATION:
+            raise unreadable(uri, f"is larger than {LARGEST_ADAPTER_CONFIGURATION} bytes")
         raw = json.loads(text.decode())
     except (OSError, ValueError, RecursionError) as error:
         raise unreadable(uri, f"is no JSON ({quoted(first_line(error))})") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.digests import MODEL_CONFIG, weight_files
+from tunesmith.api.file_bounds import LARGEST_MODEL_CONFIGURATION
 from tunesmith.api.safetensors_file import SafetensorsError, Tensor, read_tensors
 from tunesmith.api.trainer_contract import Reason
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 #: Of any model, with room for what is to come.
 MOST_LAYERS = 10_000
-#: As lists of lists, 256 MiB of text would be many gigabytes of objects.
-LARGEST_CONFIGURATION_BYTES = 16 * 1024**2
 #: What a configuration may describe beyond the weights: an output layer that is not stored, as it
 #: is the embedding, is at most as large as all the rest.
 MOST_DESCRIBED_PER_STORED = 2
@@ -30,9 +29,9 @@ def read_configuration(folder: Path, uri: str) -> dict[str, Any]:
     """config.json of a model. Raises TrainerError unless it is one JSON object."""
     try:
         with (folder / MODEL_CONFIG).open("rb") as file:
-            text = file.read(LARGEST_CONFIGURATION_BYTES + 1)
-        if len(text) > LARGEST_CONFIGURATION_BYTES:
-            raise unusable_configuration(uri, f"has more than {LARGEST_CONFIGURATION_BYTES} bytes")
+            text = file.read(LARGEST_MODEL_CONFIGURATION + 1)
+        if len(text) > LARGEST_MODEL_CONFIGURATION:
+            raise unusable_configuration(uri, f"has more than {LARGEST_MODEL_CONFIGURATION} bytes")
         found = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise unusable_configuration(uri, f"cannot be read ({first_line(error)})") from error

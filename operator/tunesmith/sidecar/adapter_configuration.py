@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunesmith.api.digests import ADAPTER_CONFIG
+from tunesmith.api.file_bounds import LARGEST_ADAPTER_CONFIGURATION
 from tunesmith.api.quoting import quoted
 from tunesmith.api.reasons import RefusalReason
 from tunesmith.sidecar.refusal import Refused
 
-LARGEST_CONFIGURATION_BYTES = 1024 * 1024
 #: These leave the base model's weights alone. Others subtract from them, and vLLM would not.
 HARMLESS_INITIALISATIONS = {"gaussian", "eva", "orthogonal", "mica"}
 #: PEFT features that change what an adapter computes and that vLLM refuses or, worse, ignores.
@@ -108,10 +108,10 @@ def read_configuration(folder: Path) -> Configuration:
 def read_object(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            text = file.read(LARGEST_CONFIGURATION_BYTES + 1)
+            text = file.read(LARGEST_ADAPTER_CONFIGURATION + 1)
     except OSError as error:
         raise unreadable(f"cannot be read: {error.strerror or error}") from error
-    if len(text) > LARGEST_CONFIGURATION_BYTES:
+    if len(text) > LARGEST_ADAPTER_CONFIGURATION:
         raise too_large()
     try:
         # As vLLM and PEFT read it: from bytes, json would take UTF-16 and a byte order mark, too.
@@ -131,7 +131,7 @@ def unreadable(what: str) -> Refused:
 
 
 def too_large() -> Refused:
-    return unreadable(f"is larger than {LARGEST_CONFIGURATION_BYTES} bytes")
+    return unreadable(f"is larger than {LARGEST_ADAPTER_CONFIGURATION} bytes")
 
 
 def dora() -> Refused:

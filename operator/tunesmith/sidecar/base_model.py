@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.api.digests import MODEL_CONFIG, weight_files
+from tunesmith.api.file_bounds import LARGEST_MODEL_CONFIGURATION
 from tunesmith.api.safetensors_file import SafetensorsError, Tensor, read_tensors
 
-LARGEST_CONFIGURATION_BYTES = 16 * 1024 * 1024
 FLOATING_TYPES = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 #: How quantised checkpoints name a layer's weights: bitsandbytes and plain, GPTQ and AWQ, the rest.
 WEIGHT_SUFFIXES = (".weight", ".qweight", ".weight_packed")
@@ -78,9 +78,9 @@ def read_configuration(folder: Path) -> dict[str, object]:
         if not path.is_file():
             raise BaseModelUnreadable(f"there is no file {path}: is this a model's folder?")
         with path.open("rb") as file:
-            text = file.read(LARGEST_CONFIGURATION_BYTES + 1)
-        if len(text) > LARGEST_CONFIGURATION_BYTES:
-            raise BaseModelUnreadable(f"{path} is larger than {LARGEST_CONFIGURATION_BYTES} bytes")
+            text = file.read(LARGEST_MODEL_CONFIGURATION + 1)
+        if len(text) > LARGEST_MODEL_CONFIGURATION:
+            raise BaseModelUnreadable(f"{path} is larger than {LARGEST_MODEL_CONFIGURATION} bytes")
         configuration = json.loads(text)
     except OSError as error:
         raise BaseModelUnreadable(f"{path} cannot be read: {error.strerror or error}") from error

@@ -15,6 +15,11 @@ from pathlib import Path
 import numpy
 
 from tunesmith.api.digests import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
+from tunesmith.api.file_bounds import (
+    LARGEST_ADAPTER_CONFIGURATION,
+    LARGEST_ADAPTER_HEADER,
+    LARGEST_ADAPTER_WEIGHTS,
+)
 from tunesmith.api.quoting import quoted
 from tunesmith.api.reasons import RefusalReason
 from tunesmith.api.safetensors_file import (
@@ -24,7 +29,6 @@ from tunesmith.api.safetensors_file import (
     read_tensors,
 )
 from tunesmith.sidecar.adapter_configuration import (
-    LARGEST_CONFIGURATION_BYTES,
     dora,
     read_configuration,
     require_rank,
@@ -38,8 +42,6 @@ __all__ = ["Expected", "Facts", "RefusalReason", "Refused", "examine"]
 
 #: These can run programs when they are loaded.
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth"}
-LARGEST_HEADER_BYTES = 32 * 1024 * 1024
-LARGEST_WEIGHTS_BYTES = 32 * 1024**3
 LONGEST_NAME = 256
 NAME_PREFIX = "base_model.model."
 FIRST_HALF = ".lora_A.weight"
@@ -154,7 +156,7 @@ def require_files(folder: Path, root: Path) -> None:
         # A pipe would keep whoever opens it waiting for ever.
         if not resolved(path, root).is_file():
             raise Refused(RefusalReason.NOT_FOUND, f"{path} is no file")
-    if configuration.stat().st_size > LARGEST_CONFIGURATION_BYTES:
+    if configuration.stat().st_size > LARGEST_ADAPTER_CONFIGURATION:
         raise too_large()
 
 
@@ -182,7 +184,7 @@ def weights(folder: Path) -> list[Tensor]:
     """The tensors of an adapter by their header alone."""
     path = folder / ADAPTER_WEIGHTS
     try:
-        tensors = read_tensors(path, LARGEST_HEADER_BYTES)
+        tensors = read_tensors(path, LARGEST_ADAPTER_HEADER)
     except (OSError, SafetensorsError) as error:
         raise weights_unreadable(error) from error
     if not tensors:
@@ -190,11 +192,11 @@ def weights(folder: Path) -> list[Tensor]:
             RefusalReason.NO_WEIGHTS,
             f"{ADAPTER_WEIGHTS} has no tensors: was the adapter saved before it was trained?",
         )
-    if tensors[-1].end > LARGEST_WEIGHTS_BYTES:
+    if tensors[-1].end > LARGEST_ADAPTER_WEIGHTS:
         raise Refused(
             RefusalReason.WEIGHTS_UNREADABLE,
-            f"{ADAPTER_WEIGHTS} has {tensors[-1].end} bytes, more than the {LARGEST_WEIGHTS_BYTES} "
-            "of any LoRA adapter: is it a whole model?",
+            f"{ADAPTER_WEIGHTS} has {tensors[-1].end} bytes, more than the "
+            f"{LARGEST_ADAPTER_WEIGHTS} of any LoRA adapter: is it a whole model?",
         )
     return tensors
 
