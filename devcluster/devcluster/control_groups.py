@@ -37,9 +37,14 @@ def create_groups() -> None:
 
 
 def component_group(name: str) -> Path:
-    """The group of one component, in the first tree alone: it marks processes, limits nothing."""
-    group = hierarchies()[0] / GROUP / "components" / name
-    group.mkdir(parents=True, exist_ok=True)
+    """The group of one component, in the first tree alone: it marks processes, limits nothing.
+
+    Beside the pods' group, as on a node whose control plane runs in pods: the first tree may be the
+    processors', which neighbours share. One group around all components left an operator that had
+    much to do without a processor for up to a second at a time.
+    """
+    group = hierarchies()[0] / GROUP / name
+    group.mkdir(exist_ok=True)
     return group
 
 
