@@ -41,7 +41,7 @@ Told = Callable[[Object, bool], None]
 
 
 async def watch(
-    resources: Iterable[Watched],
+    resources: Sequence[Watched],
     namespaces: Sequence[str],
     told: Told,
     listed: Callable[[], None],
@@ -58,7 +58,7 @@ async def watch(
     others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=_registry(resources, told, listed),
-        settings=_settings(),
+        settings=_settings(resources),
         standalone=True,
         clusterwide=not namespaces,
         namespaces=namespaces,
@@ -119,8 +119,14 @@ def _measured(found: kopf.ConnectionInfo) -> kopf.AiohttpSession:
     )
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(resources: Iterable[Watched]) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
+    for each in resources:
+        # What handlers choose by labels kopf would fetch as a whole: every pod of the cluster.
+        if each.labels:
+            selector = ",".join(f"{key}={value}" for key, value in each.labels.items())
+            chosen = (each.group, each.version, each.plural)
+            settings.watching.label_selectors[chosen] = selector
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = _NothingHandled()

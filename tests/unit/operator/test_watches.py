@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from tunesmith.kube.watches import Watched, watch
 
 #: kopf itself waits five seconds for requests that do not end.
 ENDS_SECONDS = 20.0
+#: Paths of the requests, and the labels that they choose by.
+ASKED: list[tuple[str, str]] = []
 KINDS = {
     "/api/v1": {"pods": "Pod", "namespaces": "Namespace"},
     "/apis/batch/v1": {"jobs": "Job"},
@@ -28,6 +30,7 @@ async def api_server() -> AsyncIterator[str]:
 
     async def answer(request: web.Request) -> web.StreamResponse:
         path = request.path
+        ASKED.append((path, request.query.get("labelSelector", "")))
         if path in KINDS:
             known = {"namespaced": True, "singularName": "", "verbs": ["list", "watch", "patch"]}
             kinds = [known | {"name": plural, "kind": kind} for plural, kind in KINDS[path].items()]
@@ -73,8 +76,8 @@ async def test_when_one_watch_is_refused_all_of_them_end(
 ) -> None:
     usual = watches._settings
 
-    def impatient() -> object:
-        settings = usual()
+    def impatient(resources: Iterable[Watched]) -> object:
+        settings = usual(resources)
         settings.networking.error_backoffs = (0.1,)
         return settings
 
@@ -83,7 +86,7 @@ async def test_when_one_watch_is_refused_all_of_them_end(
     async with api_server() as address:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, address)))
         watching = watch(
-            [Watched("", "v1", "pods"), Watched("batch", "v1", "jobs")],
+            [Watched("", "v1", "pods", {"app": "ours"}), Watched("batch", "v1", "jobs")],
             ["team"],
             lambda _, __: None,
             lambda: None,
@@ -91,3 +94,7 @@ async def test_when_one_watch_is_refused_all_of_them_end(
         )
         await asyncio.wait_for(watching, ENDS_SECONDS)
     assert began == [True]
+    chosen = {
+        path.rpartition("/")[2]: labels for path, labels in ASKED if "namespaces/team" in path
+    }
+    assert chosen == {"pods": "app=ours", "jobs": ""}, "every pod of the cluster would be sent"
