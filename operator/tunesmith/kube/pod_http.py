@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import aiohttp
@@ -15,15 +17,22 @@ from tunesmith.kube.parsing import first_complaint, json_of_a_pod
 log = logging.getLogger(__name__)
 
 TIMEOUT = aiohttp.ClientTimeout(total=3)
+MOST_CONNECTIONS = 1000
 LARGEST_ANSWER_BYTES = 1 << 20
 
 
 class PodHttp:
-    """Asks pods by address. What does not answer is None: nobody waits for a silent pod."""
+    """Asks pods by address. What does not answer is None.
 
-    def __init__(self) -> None:
+    ``aside`` is entered while a pod is waited for: others go on meanwhile.
+    """
+
+    def __init__(self, aside: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self._aside = aside
         # Pods are asked directly: a proxy of the environment knows no pod addresses.
         self._session = aiohttp.ClientSession(
+            # Silent pods leave room for those that answer.
+            connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS),
             timeout=TIMEOUT,
             trust_env=False,
             auto_decompress=False,
@@ -55,10 +64,12 @@ class PodHttp:
         """The JSON at the url. A pod's image may be its user's own, so nothing it says is trusted:
         it cannot send us elsewhere, nor fill our memory."""
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
-                if response.status != 200:
-                    return None
-                return json_of_a_pod(await _read(response))
+            with self._aside():
+                async with self._session.get(url, allow_redirects=False) as response:
+                    if response.status != 200:
+                        return None
+                    answer = await _read(response)
+            return json_of_a_pod(answer)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             log.debug("%s did not answer: %s", url, error)
             return None

@@ -5,16 +5,22 @@ twice; one that is added while it is being worked on is worked on once more afte
 goes before what changed, and that before what is merely looked at again: a new job does not wait
 until thousands of finished ones were looked at after a restart. Within a lane namespaces take
 turns: nobody waits for the thousand objects that another tenant has just applied.
+
+So many passes are under way at once as there are workers, but for those that wait for a pod: one
+that does not answer keeps nobody else from being worked on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import count
@@ -64,8 +70,14 @@ class WorkQueue:
 
     def __init__(self, reconcile: Reconcile, workers: int) -> None:
         self._reconcile = reconcile
-        self._workers = workers
-        self._ready: asyncio.PriorityQueue[tuple[Lane, int, int, Key]] = asyncio.PriorityQueue()
+        #: Workers that have nothing to do. Fewer than none while passes go on that waited for a
+        #: pod, as nobody makes them wait a second time.
+        self._free = workers
+        #: Where passes run; None until the queue itself runs.
+        self._passes: asyncio.TaskGroup | None = None
+        self._context = copy_context()
+        #: A heap.
+        self._ready: list[tuple[Lane, int, int, Key]] = []
         self._order = count()
         #: Start-time fair queueing: the turn that each lane has come to, and the next one that each
         #: namespace may have in it.
@@ -108,7 +120,8 @@ class WorkQueue:
             whose = lane, key.namespace
             turn = max(self._turn.get(lane, 0), self._next_turn.get(whose, 0))
             self._next_turn[whose] = turn + 1
-            self._ready.put_nowait((lane, turn, next(self._order), key))
+            heapq.heappush(self._ready, (lane, turn, next(self._order), key))
+            self._begin()
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Work on this key later; an earlier timer or event wins."""
@@ -125,26 +138,49 @@ class WorkQueue:
         self.add(key, Lane.ROUTINE)
 
     async def run(self) -> None:
-        """Work until cancelled. A worker that dies takes the process with it: no silent halt."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(self._workers):
-                group.create_task(self._work(), name=f"worker-{number}")
+        """Work until cancelled. A pass that dies takes the process with it: no silent halt."""
+        self._context = copy_context()
+        async with asyncio.TaskGroup() as self._passes:
+            try:
+                self._begin()
+                await asyncio.Event().wait()
+            finally:
+                self._passes = None
 
-    async def _work(self) -> None:
-        while True:
-            lane, turn, _, key = await self._ready.get()
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While a pass waits for something else than the API server, another one may work."""
+        self._free += 1
+        self._begin()
+        try:
+            yield
+        finally:
+            self._free -= 1
+
+    def _begin(self) -> None:
+        """Give what waits to workers, as far as there are any."""
+        while self._passes and self._free > 0 and self._ready:
+            lane, turn, _, key = heapq.heappop(self._ready)
             if self._waiting.get(key) != lane:
                 continue
             self._turn[lane] = turn
             del self._waiting[key]
             self._working[key] = now = time.monotonic()
             QUEUE_SECONDS.labels(lane.name.lower()).observe(now - self._waiting_since.pop(key))
-            try:
-                await self._one_pass(key)
-            finally:
-                del self._working[key]
-            if key in self._again:
-                self.add(key, self._again.pop(key))
+            self._free -= 1
+            # Not in the context of whoever has just ended: what it was about is not this one's.
+            work, context = self._work(key), self._context.copy()
+            self._passes.create_task(work, name=f"pass of {key}", context=context)
+
+    async def _work(self, key: Key) -> None:
+        try:
+            await self._one_pass(key)
+        finally:
+            del self._working[key]
+            self._free += 1
+        if key in self._again:
+            self.add(key, self._again.pop(key))
+        self._begin()
 
     async def _one_pass(self, key: Key) -> None:
         with measured_pass(key) as told:

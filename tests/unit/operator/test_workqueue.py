@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import pytest
 from tunesmith.kube.key import Key
@@ -154,3 +155,61 @@ async def test_one_tenants_thousand_objects_keep_no_other_waiting() -> None:
     assert passes.index(early) <= 1
     assert passes.index(late) <= 12
     assert [key for key in passes if key.namespace == "crowd"] == crowd
+
+
+async def test_pods_that_do_not_answer_keep_nobody_from_being_worked_on() -> None:
+    silent = [Key("FineTuneJob", "team", f"silent-{number}") for number in range(50)]
+    passes: list[Key] = []
+    answered = asyncio.Event()
+
+    async def reconcile(key: Key) -> Pass:
+        if key in silent:
+            with queue.aside():
+                await answered.wait()
+        passes.append(key)
+        return Pass()
+
+    queue = WorkQueue(reconcile, 1)
+    for key in (*silent, A):
+        queue.add(key)
+    await run_until(queue, lambda: passes == [A])
+
+
+async def test_when_pods_have_answered_there_are_as_many_workers_as_before() -> None:
+    together, most, done = 0, 0, 0
+
+    async def reconcile(key: Key) -> Pass:
+        nonlocal together, most, done
+        if key.name.startswith("early"):
+            with queue.aside():
+                await asyncio.sleep(0.001)
+        else:
+            together += 1
+            most = max(most, together)
+            await asyncio.sleep(0.005)
+            together -= 1
+        done += 1
+        return Pass()
+
+    queue = WorkQueue(reconcile, 2)
+    for when in ("early", "late"):
+        for number in range(20):
+            queue.add(Key("FineTuneJob", "team", f"{when}-{number}"))
+    await run_until(queue, lambda: done == 40)
+    assert most == 2
+
+
+async def test_a_pass_knows_nothing_of_the_one_that_made_room_for_it() -> None:
+    about: ContextVar[str] = ContextVar("about", default="nobody")
+    found: list[str] = []
+
+    async def reconcile(key: Key) -> Pass:
+        found.append(about.get())
+        about.set(key.name)
+        return Pass()
+
+    queue = WorkQueue(reconcile, 1)
+    queue.add(A)
+    queue.add(B)
+    await run_until(queue, lambda: len(found) == 2)
+    assert found == ["nobody", "nobody"]
