@@ -12,13 +12,14 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import ValidationError
 
 from tunesmith.api.locations import LocationError
-from tunesmith.api.objects import Condition
+from tunesmith.api.objects import Condition, Kind
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.kube.cluster import ApiError, Cluster, Object
 from tunesmith.kube.conditions import fails, holds, updated
 from tunesmith.kube.events import announcements, event_object
 from tunesmith.kube.key import Key
 from tunesmith.kube.labels import ATTEMPT
+from tunesmith.kube.pace import paced
 from tunesmith.kube.parsing import first_complaint, readable_conditions
 from tunesmith.kube.plan import Plan, Status
 from tunesmith.kube.pod_http import PodHttp
@@ -96,13 +97,20 @@ async def one_pass(room: Room[Thing, Seen], around: Surroundings, key: Key) -> P
         source, seen = observed
         now = datetime.now(UTC)
         try:
-            plan = room.plan(seen, around.settings, now)
+            plan = room.plan(seen, _settings(around, key), now)
         except UNREADABLE as error:
             return await _say_unreadable(around, source.raw, first_complaint(error))
         return await carry_out(around, source, plan, now)
     except ApiError as error:
         reason = f"Http{error.status}" if error.status else "NoAnswer"
         raise PassFailed(str(error), reason) from error
+
+
+def _settings(around: Surroundings, key: Key) -> Settings:
+    """Of what works for hours there may be thousands; those who wait for a server wait for it."""
+    if key.kind == Kind.ADAPTER_DEPLOYMENT:
+        return around.settings
+    return paced(around.settings, around.store.under_way)
 
 
 async def _observed(

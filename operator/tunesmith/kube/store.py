@@ -10,16 +10,19 @@ thousands. A newer version replaces an older one and never the other way round.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tunesmith.api.objects import Kind
+import orjson
+
+from tunesmith.api.objects import ConditionStatus, Kind
+from tunesmith.kube.conditions import find
 from tunesmith.kube.key import Key, concerned, owners
 from tunesmith.kube.labels import PLAN
+from tunesmith.kube.parsing import readable_conditions
 
 Object = dict[str, Any]
 
@@ -44,6 +47,7 @@ class _Kept:
     body: bytes
     #: Nobody has written a status yet.
     is_new: bool
+    is_under_way: bool
 
 
 class Store:
@@ -55,6 +59,8 @@ class Store:
         self._names: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         #: Objects that went since the last listing began, and at which version.
         self._gone: dict[_Place, int] = {}
+        #: FineTuneJobs and EvalRuns that have neither succeeded nor failed.
+        self.under_way = 0
 
     def put(self, raw: Object) -> bool:
         """Keep an object; whether anything changed that a plan may read."""
@@ -67,7 +73,9 @@ class Store:
         for owner in owners(place.namespace, metadata.get("labels", {})):
             self._children[place.kind, owner].add(place.name)
         body = _packed(raw)
-        self._kept[place] = _Kept(version, body, "status" not in raw)
+        kept = _Kept(version, body, "status" not in raw, _is_under_way(raw))
+        self.under_way += kept.is_under_way - (before is not None and before.is_under_way)
+        self._kept[place] = kept
         return before is None or before.body != body
 
     def remove(self, raw: Object) -> bool:
@@ -145,7 +153,9 @@ class Store:
         return [key for place in missed for key in self._forget(place)]
 
     def _forget(self, place: _Place) -> list[Key]:
-        raw = _unpacked(self._kept.pop(place))
+        kept = self._kept.pop(place)
+        self.under_way -= kept.is_under_way
+        raw = _unpacked(kept)
         self._names[place.kind, place.namespace].discard(place.name)
         for owner in owners(place.namespace, raw["metadata"].get("labels", {})):
             siblings = self._children[place.kind, owner]
@@ -153,6 +163,13 @@ class Store:
             if not siblings:
                 del self._children[place.kind, owner]
         return list(concerned(raw))
+
+
+def _is_under_way(raw: Object) -> bool:
+    if raw["kind"] not in (Kind.FINE_TUNE_JOB, Kind.EVAL_RUN):
+        return False
+    succeeded = find(readable_conditions(raw), "Succeeded")
+    return succeeded is None or succeeded.status is ConditionStatus.UNKNOWN
 
 
 # --- what is kept --------------------------------------------------------------------------------
@@ -164,11 +181,11 @@ def _packed(raw: Object) -> bytes:
     lean["metadata"] = _without(raw["metadata"], "managedFields", "resourceVersion")
     if annotations := lean["metadata"].get("annotations"):
         lean["metadata"]["annotations"] = _without(annotations, PLAN, LAST_APPLIED)
-    return zlib.compress(json.dumps(lean, separators=(",", ":"), sort_keys=True).encode(), 1)
+    return zlib.compress(orjson.dumps(lean, option=orjson.OPT_SORT_KEYS), 1)
 
 
 def _unpacked(kept: _Kept) -> Object:
-    raw: Object = json.loads(zlib.decompress(kept.body))
+    raw: Object = orjson.loads(zlib.decompress(kept.body))
     raw["metadata"]["resourceVersion"] = str(kept.version)
     return raw
 

@@ -194,3 +194,32 @@ def test_a_child_whose_label_was_taken_away_concerns_its_owner_still() -> None:
     metadata = {"name": "run", "namespace": "team", "ownerReferences": [owner]}
     found = list(concerned({"kind": "EvalRun", "metadata": metadata}))
     assert found == [Key("EvalRun", "team", "run"), Key("FineTuneJob", "team", "triage")]
+
+
+def test_what_is_under_way_is_counted_until_it_succeeds_fails_or_goes() -> None:
+    def says(status: str) -> Raw:
+        condition = {
+            "type": "Succeeded",
+            "status": status,
+            "reason": "Said",
+            "message": "",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        return {"conditions": [condition]}
+
+    store, counted = Store(), []
+    for raw in (
+        own_object(1, "one"),
+        own_object(2, "two"),
+        job_object(3),
+        own_object(4, "one", status=says("Unknown")),
+        own_object(5, "one", status=says("True")),
+        own_object(6, "three", status={"conditions": "what a hand wrote"}),
+        own_object(7, "two", status=says("False")),
+    ):
+        store.put(raw)
+        counted.append(store.under_way)
+    assert counted == [1, 2, 2, 2, 1, 2, 1]
+    store.remove(own_object(8, "three"))
+    assert store.under_way == 0
