@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import uvloop
+
 from tunesmith import __version__
 from tunesmith.adapterdeployment.observe import observe as observe_deployment
 from tunesmith.adapterdeployment.plan import plan as plan_deployment
@@ -24,6 +26,7 @@ from tunesmith.evalrun.plan import plan as plan_run
 from tunesmith.finetunejob.observe import doubts as doubts_job
 from tunesmith.finetunejob.observe import observe as observe_job
 from tunesmith.finetunejob.plan import plan as plan_job
+from tunesmith.garbage import look_at_everything
 from tunesmith.health import HealthServer
 from tunesmith.kube.cluster import ApiError, Cluster
 from tunesmith.kube.conditions import is_true
@@ -91,13 +94,13 @@ async def operate(chosen: Settings, stop: asyncio.Event) -> None:
     """Wait for the lease, then watch and reconcile until told to stop."""
     cluster = await Cluster.connect()
     await _require_definitions(cluster, chosen)
-    pods = PodHttp()
     store = Store()
 
     async def reconcile(key: Key) -> Pass:
         return await one_pass(ROOMS[Kind(key.kind)], around, key)
 
     queue = WorkQueue(reconcile, chosen.workers)
+    pods = PodHttp(queue.aside)
     around = Surroundings(cluster, store, pods, chosen, partial(learn, queue, store))
     lease = Lease(cluster, LeaseSettings(chosen.operator_namespace, chosen.identity))
     health = HealthServer(chosen.health_port, queue, lease, Exposition(store, queue, lease))
@@ -136,6 +139,7 @@ async def _require_definitions(cluster: Cluster, chosen: Settings) -> None:
 async def _follow(queue: WorkQueue, around: Surroundings, began: Callable[[], None]) -> None:
     """See everything that is there, and from then on what changes."""
     await _look_at_all(queue, around)
+    look_at_everything()
     log.info("everything that is there has been seen")
     listed = asyncio.Event()
     told = partial(learn, queue, around.store)
@@ -177,6 +181,7 @@ async def _look_again(queue: WorkQueue, around: Surroundings, listed: asyncio.Ev
             log.warning("not everything could be looked at: %s", error)
         for key in around.store.all_keys(Kind.ADAPTER_DEPLOYMENT):
             queue.add(key, Lane.ROUTINE)
+        look_at_everything()
 
 
 async def _first_of(*activities: Any) -> int:
@@ -210,7 +215,7 @@ def main() -> None:
     configure_logs(chosen.log_format)
     log.info("tunesmith %s starts as %s", __version__, chosen.identity)
     with traced(chosen.tracing_endpoint):
-        asyncio.run(_run(chosen))
+        uvloop.run(_run(chosen))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 import aiohttp
+import orjson
 from kubernetes.aio import client, config
 
 from tunesmith.api import API_VERSION
@@ -317,12 +318,12 @@ class Cluster:
             response = await self._api.call_api(
                 method, url, headers, body=body, _request_timeout=REQUEST_TIMEOUT_SECONDS
             )
-            text = (await response.read()).decode()
+            answer = await response.read()
         except aiohttp.ClientError as error:  # a connection that is cut is no OSError there
             raise ApiError(0, f"{type(error).__name__}: {error}") from error
         if response.status >= 400:
-            raise ApiError(response.status, message_of(text))
-        return cast(Object, json.loads(text))
+            raise ApiError(response.status, message_of(answer.decode()))
+        return cast(Object, orjson.loads(answer))
 
 
 def as_yaml(manifest: Object) -> str:
