@@ -26,7 +26,7 @@ from tunesmith.evalrun.plan import plan as plan_run
 from tunesmith.finetunejob.observe import doubts as doubts_job
 from tunesmith.finetunejob.observe import observe as observe_job
 from tunesmith.finetunejob.plan import plan as plan_job
-from tunesmith.garbage import look_at_everything
+from tunesmith.garbage import leave_alone_what_stays
 from tunesmith.health import HealthServer
 from tunesmith.kube.cluster import ApiError, Cluster
 from tunesmith.kube.conditions import is_true
@@ -139,7 +139,7 @@ async def _require_definitions(cluster: Cluster, chosen: Settings) -> None:
 async def _follow(queue: WorkQueue, around: Surroundings, began: Callable[[], None]) -> None:
     """See everything that is there, and from then on what changes."""
     await _look_at_all(queue, around)
-    look_at_everything()
+    leave_alone_what_stays()
     log.info("everything that is there has been seen")
     listed = asyncio.Event()
     told = partial(learn, queue, around.store)
@@ -181,7 +181,7 @@ async def _look_again(queue: WorkQueue, around: Surroundings, listed: asyncio.Ev
             log.warning("not everything could be looked at: %s", error)
         for key in around.store.all_keys(Kind.ADAPTER_DEPLOYMENT):
             queue.add(key, Lane.ROUTINE)
-        look_at_everything()
+        leave_alone_what_stays()
 
 
 async def _first_of(*activities: Any) -> int:
