@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 
 #: New objects until the youngest generation is looked at, how often that happens until the middle
-#: one is, and that until the oldest is: once in a minute under load, instead of several times in
-#: ten seconds, for 0.15 to 0.4 s each time. Garbage that grew old waits as long: without any look
-#: at the oldest, a thousand jobs left 200 MB of it.
+#: one is, and that until the oldest is. With the usual ones the oldest was looked at several times
+#: in ten seconds under load, for 0.15 to 0.4 s each; never at all, and a thousand jobs left 200 MB.
 THRESHOLDS = 5_000, 20, 20
 
 

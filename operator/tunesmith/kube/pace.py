@@ -8,7 +8,7 @@ from datetime import timedelta
 from tunesmith.settings import Settings
 
 #: Of everything that is under way together. Each look at a training that goes on is a write, which
-#: costs the API server 7 ms of a core, and the operator some 3 (docs/scale.md).
+#: costs a busy API server 10 to 14 ms of a core (docs/scale.md).
 LOOKS_A_SECOND = 20
 
 

@@ -59,7 +59,7 @@ class Store:
         self._names: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         #: Objects that went since the last listing began, and at which version.
         self._gone: dict[_Place, int] = {}
-        #: FineTuneJobs and EvalRuns that have neither succeeded nor failed.
+        #: FineTuneJobs and EvalRuns that have neither succeeded nor failed, and are not suspended.
         self.under_way = 0
 
     def put(self, raw: Object) -> bool:
@@ -167,6 +167,10 @@ class Store:
 
 def _is_under_way(raw: Object) -> bool:
     if raw["kind"] not in (Kind.FINE_TUNE_JOB, Kind.EVAL_RUN):
+        return False
+    spec = raw.get("spec")
+    if isinstance(spec, dict) and spec.get("suspend") is True:
+        # Nobody looks at it again until that changes.
         return False
     succeeded = find(readable_conditions(raw), "Succeeded")
     return succeeded is None or succeeded.status is ConditionStatus.UNKNOWN

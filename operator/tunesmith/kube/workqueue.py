@@ -139,7 +139,6 @@ class WorkQueue:
 
     async def run(self) -> None:
         """Work until cancelled. A pass that dies takes the process with it: no silent halt."""
-        self._context = copy_context()
         async with asyncio.TaskGroup() as self._passes:
             try:
                 self._begin()

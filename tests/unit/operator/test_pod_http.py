@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import pytest
 from aiohttp import web
@@ -53,6 +54,22 @@ pytestmark = pytest.mark.usefixtures("sidecar")
 async def test_an_honest_answer_is_read() -> None:
     expected = ReplicaReport(desired="abc", starts=2, serving=True)
     assert await report(web.Response(text=REPORT)) == expected
+
+
+async def test_others_go_on_while_an_answer_is_waited_for() -> None:
+    ANSWERS[REPORT_PATH] = web.Response(text=REPORT)
+    told: list[str] = []
+
+    @contextmanager
+    def aside() -> Iterator[None]:
+        told.append("waits")
+        yield
+        told.append("goes on")
+
+    http = PodHttp(aside)
+    assert await http.replica_report("127.0.0.1")
+    await http.close()
+    assert told == ["waits", "goes on"]
 
 
 async def test_a_redirect_is_not_followed() -> None:

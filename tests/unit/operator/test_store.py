@@ -221,5 +221,7 @@ def test_what_is_under_way_is_counted_until_it_succeeds_fails_or_goes() -> None:
         store.put(raw)
         counted.append(store.under_way)
     assert counted == [1, 2, 2, 2, 1, 2, 1]
-    store.remove(own_object(8, "three"))
+    store.put(own_object(8, "four", spec={"suspend": True}))
+    assert store.under_way == 1, "a suspended one is not looked at again"
+    store.remove(own_object(9, "three"))
     assert store.under_way == 0
