@@ -14,6 +14,8 @@ KWOK = "kwok"
 # What tells simulated nodes from real ones: their label, and a taint that keeps real pods away.
 SIMULATED = "type"
 TAINT = "tunesmith.dev/simulated"
+# Keeps every pod away until KWOK has taken the node on.
+CLOSED = "tunesmith.dev/not-taken-on"
 _SELECTOR = f"{SIMULATED}={KWOK}"
 
 
@@ -21,16 +23,21 @@ def start_simulation(
     layout: Layout, nodes: int, gpus: int, further_stages: tuple[Path, ...] = ()
 ) -> None:
     """Start KWOK, if it does not run, and have this many simulated nodes."""
-    Processes(layout).start(_kwok(layout, (SOURCES / "kwok" / "stages.yaml", *further_stages)))
     api = ApiServer(layout)
     names = [f"gpu-{number}" for number in range(nodes)]
     with step(f"{nodes} simulated nodes with {gpus} GPUs each"):
-        for surplus in _simulated_nodes(api) - set(names):
+        present = _simulated_nodes(api)
+        for surplus in present - set(names):
             api.delete(f"/api/v1/nodes/{surplus}")
         for name in names:
-            api.apply(f"/api/v1/nodes/{name}", _node(name))
+            # KWOK forgets a pod that was bound to a node before it took the node on, and a node
+            # that it hears of while it starts: nodes are there first, and closed until it has them.
+            api.apply(f"/api/v1/nodes/{name}", _node(name, closed=name not in present))
             api.apply(f"/api/v1/nodes/{name}/status", _node_status(name, gpus))
+        Processes(layout).start(_kwok(layout, (SOURCES / "kwok" / "stages.yaml", *further_stages)))
         wait_until("simulated nodes are ready", 60, lambda: all(_ready(api, n) for n in names))
+        for name in names:
+            api.apply(f"/api/v1/nodes/{name}", _node(name, closed=False))
 
 
 def stop_simulation(layout: Layout) -> None:
@@ -65,13 +72,16 @@ def _ready(api: ApiServer, name: str) -> bool:
     return node_ready(api, name)
 
 
-def _node(name: str) -> Manifest:
+def _node(name: str, closed: bool) -> Manifest:
+    taints = [{"key": TAINT, "value": KWOK, "effect": "NoSchedule"}]
+    if closed:
+        taints.append({"key": CLOSED, "effect": "NoSchedule"})
     labels = {SIMULATED: KWOK, "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "labels": labels},
-        "spec": {"taints": [{"key": TAINT, "value": KWOK, "effect": "NoSchedule"}]},
+        "spec": {"taints": taints},
     }
 
 
