@@ -20,6 +20,13 @@ def gpus() -> Iterator[None]:
 
 def test_no_object_stops_the_operator_or_keeps_another_tenant_waiting(gpus: None) -> None:
     # Three times as many requests: the pauses here are 3 s, not the chart's 10.
-    size = Size(objects=300, wave=300, poison=40, quiet_seconds=10, most_requests_a_minute=90)
+    size = Size(
+        objects=300,
+        wave=300,
+        poison=40,
+        policies=8,
+        quiet_seconds=10,
+        most_requests_a_minute=90,
+    )
     figures = run(size)
     assert [f"{each.name}: {each.value:g}" for each in figures if not each.holds] == []

@@ -34,6 +34,18 @@ class Fates:
     slowest_status: float = 0.0
     seconds: float = 0.0
 
+    def judge(self, answers: list[tuple[int, Object]]) -> None:
+        """Count what the API server answered to requests that create something."""
+        self.created += len(answers)
+        for status, content in answers:
+            message = str(content.get("message"))
+            if status < 300:
+                self.admitted += 1
+            elif status >= 500 or status == 429:
+                self.blunders.append(message)
+            elif not PLACE.search(message):
+                self.vague.append(message)
+
     @property
     def admitted_share(self) -> float:
         return self.admitted / max(1, self.created)
@@ -62,15 +74,7 @@ async def throw(api: Api, objects: list[Object], namespaces: list[str], fates: F
     ]
     answers = await gather_bounded(calls, AT_ONCE)
     fates.seconds += time.monotonic() - began
-    fates.created += len(objects)
-    for status, content in answers:
-        message = str(content.get("message"))
-        if status < 300:
-            fates.admitted += 1
-        elif status >= 500 or status == 429:
-            fates.blunders.append(message)
-        elif not PLACE.search(message):
-            fates.vague.append(message)
+    fates.judge(answers)
     fates.silent += await until_told(api, namespaces)
     fates.slowest_status = max(fates.slowest_status, time.monotonic() - began)
     paths = [collection(kind, each) for kind in PLURALS for each in namespaces]

@@ -23,6 +23,7 @@ from tests.fuzz.canary import Canary
 from tests.fuzz.objects import fuzzed, poison
 from tests.fuzz.older_schema import store, untold, without_rules
 from tests.fuzz.operator_watch import OperatorWatch
+from tests.fuzz.ruled import Ruled, rule
 
 SEED = 7
 #: What an operator that works on one object after the other would never keep.
@@ -39,6 +40,8 @@ class Size:
     wave: int = 1_000
     poison: int = 150
     tenants: int = 4
+    #: Namespaces that have a fuzzed policy each.
+    policies: int = 60
     #: How long nothing is done to the poisoned objects, to see whether they are left alone.
     quiet_seconds: float = 30.0
     #: What waits is looked at again after each pause of the operator, and a server's parts anew.
@@ -47,6 +50,10 @@ class Size:
     @property
     def namespaces(self) -> list[str]:
         return [f"fuzz-{number}" for number in range(self.tenants)]
+
+    @property
+    def ruled_namespaces(self) -> list[str]:
+        return [f"fuzz-ruled-{number}" for number in range(self.policies)]
 
 
 POISONED, CANARY = "fuzz-poisoned", "fuzz-canary"
@@ -81,13 +88,13 @@ def run(size: Size, number: int = SEED) -> list[Figure]:
 def set_up(size: Size) -> None:
     # What an earlier run left may be on its way out.
     clean_up(size, wait=True)
-    for name in (*size.namespaces, POISONED):
+    for name in (*size.namespaces, *size.ruled_namespaces, POISONED):
         create_namespace(name).apply(NO_PODS)
     create_namespace(CANARY).apply(claim("library"))
 
 
 def clean_up(size: Size, *, wait: bool = False) -> None:
-    names = [*size.namespaces, POISONED, CANARY]
+    names = [*size.namespaces, *size.ruled_namespaces, POISONED, CANARY]
     subprocess.run(
         [
             "kubectl",
@@ -110,6 +117,7 @@ async def _campaign(size: Size, number: int, watch: OperatorWatch) -> list[Figur
         try:
             fates = await _waves(api, size, number)
             asked = sum(watch.requests().values())
+            ruled = await rule(api, size.ruled_namespaces, number)
             poisoned = await _poisoned(api, size, number, watch)
         finally:
             stop.set()
@@ -120,6 +128,7 @@ async def _campaign(size: Size, number: int, watch: OperatorWatch) -> list[Figur
         ("a server's fault", fates.blunders),
         ("a refusal without a place", fates.vague),
         ("nothing said about", fates.silent),
+        *_blamed(ruled),
         ("nothing said about", poisoned.untold),
         ("a canary without an adapter", untrained),
         ("a traceback", tracebacks),
@@ -136,6 +145,16 @@ async def _campaign(size: Size, number: int, watch: OperatorWatch) -> list[Figur
         Figure("let in and nothing said", len(fates.silent), "objects", "== 0"),
         Figure("longest until a wave is told", fates.slowest_status, "s", "<= 60"),
         Figure("operator's requests per object let in", asked / max(1, fates.admitted), "requests"),
+        Figure("policies created", ruled.policies.created, "policies", f">= {size.policies}"),
+        Figure("policies let in", 100 * ruled.policies.admitted_share, "%", ">= 20"),
+        Figure("good objects let in under them", ruled.objects.admitted, "objects", ">= 1"),
+        Figure(
+            "refused there by a fault, or nowhere said why",
+            sum(len(found) for _, found in _blamed(ruled)),
+            "objects",
+            "== 0",
+        ),
+        Figure("longest until they are told", ruled.objects.slowest_status, "s", "<= 60"),
         Figure("stored without a schema", poisoned.stored, "objects", f">= {size.poison // 2}"),
         Figure("stored so and nothing said", len(poisoned.untold), "objects", "== 0"),
         Figure(
@@ -156,6 +175,14 @@ async def _campaign(size: Size, number: int, watch: OperatorWatch) -> list[Figur
         ),
         Figure("healthy jobs without an adapter", len(untrained), "jobs", "== 0"),
         Figure("whole run", time.monotonic() - began, "s"),
+    ]
+
+
+def _blamed(ruled: Ruled) -> list[tuple[str, list[str]]]:
+    return [
+        ("a server's fault, of policies", ruled.policies.blunders + ruled.objects.blunders),
+        ("a refusal without a place, of policies", ruled.policies.vague + ruled.objects.vague),
+        ("nothing said under a policy about", ruled.objects.silent),
     ]
 
 

@@ -20,6 +20,7 @@ PLURALS = {
     "EvalRun": "evalruns",
     "AdapterDeployment": "adapterdeployments",
 }
+POLICY = "TuningPolicy"
 SCHEMAS = spec_schemas()
 #: Of ten objects, so many are good examples with a few changes; the others only fit the schema.
 NEARLY_GOOD = 9
@@ -38,12 +39,13 @@ NAMES = st.sampled_from(["A", "a.b", "-a", "a" * 64, "a" * 254, "é", "", "9"])
 
 
 def good_examples() -> list[Object]:
-    """Every object of ours in the files that users are shown."""
-    found = []
-    for path in sorted((ROOT / "examples").glob("*.yaml")):
-        documents = yaml.safe_load_all(path.read_text())
-        found += [each for each in documents if each and each["kind"] in PLURALS]
-    return found
+    """Every object of a tenant in the files that users are shown."""
+    return [each for each in _examples() if each["kind"] in PLURALS]
+
+
+def _examples() -> list[Object]:
+    paths = sorted((ROOT / "examples").glob("*.yaml"))
+    return [each for path in paths for each in yaml.safe_load_all(path.read_text()) if each]
 
 
 def fuzzed(count: int, number: int) -> list[Object]:
@@ -51,6 +53,17 @@ def fuzzed(count: int, number: int) -> list[Object]:
     drawn = _drawn(_objects(good_examples()), count, number)
     for position, each in enumerate(drawn):
         each["metadata"].setdefault("name", f"fuzzed-{number}-{position}")
+    return drawn
+
+
+def policies(namespaces: list[str], number: int) -> list[Object]:
+    """One TuningPolicy for each namespace, drawn with this seed; each holds nowhere else."""
+    good = [each for each in _examples() if each["kind"] == POLICY]
+    drawn = _drawn(_policies(good), len(namespaces), number)
+    for namespace, each in zip(namespaces, drawn, strict=True):
+        each["metadata"] = {"name": namespace}
+        own = {"kubernetes.io/metadata.name": namespace}
+        each["spec"]["namespaces"] = {"matchLabels": own}
     return drawn
 
 
@@ -92,6 +105,21 @@ def _objects(draw: Draw[Any], good: list[Object]) -> Object:
         "metadata": draw(_metadata()),
         "spec": spec,
     }
+
+
+@st.composite
+def _policies(draw: Draw[Any], good: list[Object]) -> Object:
+    """Half of them allow all: what is refused at admission is never given anything."""
+    spec = copy.deepcopy(draw(st.sampled_from(good))["spec"])
+    parts = SCHEMAS[POLICY]["properties"]
+    if draw(st.booleans()):
+        del spec["allowed"]
+    else:
+        spoil(draw, spec["allowed"], parts["allowed"])
+    given = spec.setdefault("defaults", {})
+    for _ in range(draw(st.integers(1, 3))):
+        spoil(draw, given, parts["defaults"])
+    return {"apiVersion": API_VERSION, "kind": POLICY, "spec": spec}
 
 
 @st.composite
