@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,9 +13,14 @@ from tunesmith.settings import Settings
 LOOKS_A_SECOND = 20
 
 
-def paced(settings: Settings, under_way: int) -> Settings:
-    """The settings as they are with so many jobs and runs under way."""
-    interval = timedelta(seconds=under_way / LOOKS_A_SECOND)
+def paced(settings: Settings, under_way: Mapping[str, int], namespace: str) -> Settings:
+    """The settings as they are in a namespace, with so many jobs and runs under way in each.
+
+    Every namespace that has any gets the same share of the looks: a tenant with thousands waits for
+    its own, and nobody else does.
+    """
+    share = LOOKS_A_SECOND / max(1, len(under_way))
+    interval = timedelta(seconds=under_way.get(namespace, 0) / share)
     if interval <= settings.progress_interval:
         return settings
     return replace(settings, progress_interval=interval)

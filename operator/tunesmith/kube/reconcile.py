@@ -110,7 +110,7 @@ def _settings(around: Surroundings, key: Key) -> Settings:
     """Of what works for hours there may be thousands; those who wait for a server wait for it."""
     if key.kind == Kind.ADAPTER_DEPLOYMENT:
         return around.settings
-    return paced(around.settings, around.store.under_way)
+    return paced(around.settings, around.store.under_way, key.namespace)
 
 
 async def _observed(

@@ -11,7 +11,7 @@ thousands. A newer version replaces an older one and never the other way round.
 from __future__ import annotations
 
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -59,8 +59,9 @@ class Store:
         self._names: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         #: Objects that went since the last listing began, and at which version.
         self._gone: dict[_Place, int] = {}
-        #: FineTuneJobs and EvalRuns that have neither succeeded nor failed, and are not suspended.
-        self.under_way = 0
+        #: How many FineTuneJobs and EvalRuns have neither succeeded nor failed, and are not
+        #: suspended, in each namespace that has any.
+        self.under_way: Counter[str] = Counter()
 
     def put(self, raw: Object) -> bool:
         """Keep an object; whether anything changed that a plan may read."""
@@ -74,7 +75,8 @@ class Store:
             self._children[place.kind, owner].add(place.name)
         body = _packed(raw)
         kept = _Kept(version, body, "status" not in raw, _is_under_way(raw))
-        self.under_way += kept.is_under_way - (before is not None and before.is_under_way)
+        change = kept.is_under_way - (before is not None and before.is_under_way)
+        self._count_under_way(place.namespace, change)
         self._kept[place] = kept
         return before is None or before.body != body
 
@@ -154,7 +156,7 @@ class Store:
 
     def _forget(self, place: _Place) -> list[Key]:
         kept = self._kept.pop(place)
-        self.under_way -= kept.is_under_way
+        self._count_under_way(place.namespace, -kept.is_under_way)
         raw = _unpacked(kept)
         self._names[place.kind, place.namespace].discard(place.name)
         for owner in owners(place.namespace, raw["metadata"].get("labels", {})):
@@ -163,6 +165,11 @@ class Store:
             if not siblings:
                 del self._children[place.kind, owner]
         return list(concerned(raw))
+
+    def _count_under_way(self, namespace: str, change: int) -> None:
+        self.under_way[namespace] += change
+        if not self.under_way[namespace]:
+            del self.under_way[namespace]
 
 
 def _is_under_way(raw: Object) -> bool:

@@ -13,11 +13,24 @@ CHOSEN = replace(given.SETTINGS, progress_interval=timedelta(seconds=10))
 
 
 def test_few_are_looked_at_as_often_as_the_platform_chose() -> None:
-    assert paced(CHOSEN, 0) == CHOSEN
-    assert paced(CHOSEN, 10 * LOOKS_A_SECOND) == CHOSEN
+    assert paced(CHOSEN, {}, "team") == CHOSEN
+    assert paced(CHOSEN, {"team": 10 * LOOKS_A_SECOND}, "team") == CHOSEN
 
 
 def test_of_thousands_so_many_are_looked_at_in_a_second_and_no_more() -> None:
-    seldom = paced(CHOSEN, 1000)
+    seldom = paced(CHOSEN, {"team": 1000}, "team")
     assert 1000 / seldom.progress_interval.total_seconds() == LOOKS_A_SECOND
     assert replace(seldom, progress_interval=CHOSEN.progress_interval) == CHOSEN
+
+
+def test_a_tenant_with_thousands_slows_the_looks_at_its_own_and_not_at_a_neighbours() -> None:
+    under_way = {"large": 5000, "small": 10}
+    assert paced(CHOSEN, under_way, "small") == CHOSEN
+    large = paced(CHOSEN, under_way, "large").progress_interval
+    assert 5000 / large.total_seconds() == LOOKS_A_SECOND / 2
+
+
+def test_of_many_small_tenants_no_more_are_looked_at_in_a_second() -> None:
+    under_way = {f"team-{number}": 5 for number in range(200)}
+    each = paced(CHOSEN, under_way, "team-0").progress_interval.total_seconds()
+    assert sum(under_way.values()) / each == LOOKS_A_SECOND
