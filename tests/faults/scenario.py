@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tunesmith.api.job_status import JobState
+from tunesmith.api.dataset import APPROVED_BY, APPROVED_DATA
+from tunesmith.api.job_status import FINISHED, JobState
 from tunesmith.api.trainer_contract import EvaluationOutcome, TerminationMessage
+from tunesmith.kube.labels import QUEUE_NAME
 
 from tests.faults.api_server import ApiServer, Object, until
-from tests.faults.end import SERVING, served_digests
+from tests.faults.end import MANAGED, SERVING, served_digests
 from tests.unit.operator import given
 
 JOB = "triage"
@@ -109,6 +111,8 @@ class Scenario:
     name: str
     ends: JobState | None
     spec: dict[str, Any] = field(default_factory=dict)
+    #: Of the job, besides its team's.
+    labels: dict[str, str] = field(default_factory=dict)
     #: How its pods end.
     simulation: dict[str, str] = field(default_factory=dict)
     act: Act = nothing
@@ -123,7 +127,7 @@ class Scenario:
         return {
             "apiVersion": "tunesmith.dev/v1alpha1",
             "kind": "FineTuneJob",
-            "metadata": {"name": JOB, "labels": TEAM},
+            "metadata": {"name": JOB, "labels": TEAM | self.labels},
             "spec": {
                 "baseModel": {"uri": BASE},
                 "dataset": {"uri": "pvc://adapters/rows.jsonl"},
@@ -182,6 +186,31 @@ async def suspend_and_resume(team: Team) -> None:
     await team.suspend(False)
 
 
+async def approve(team: Team) -> None:
+    """The data, as the person would who has looked at it."""
+    await team.until_state(JobState.AWAITING_REVIEW)
+    job = await team.job()
+    assert job, "nobody deletes it before it is approved"
+    approval = {APPROVED_DATA: job["status"]["dataset"]["digest"], APPROVED_BY: "ada"}
+    await team.api.patch(
+        "finetunejobs", team.namespace, JOB, {"metadata": {"annotations": approval}}
+    )
+
+
+async def approve_and_admit(team: Team) -> None:
+    """Plays Kueue, too, which is not here: every Job that waits in the queue may go."""
+    await approve(team)
+
+    async def finished() -> bool:
+        for job in await team.api.list("jobs", team.namespace, MANAGED):
+            if job["spec"].get("suspend"):
+                name = job["metadata"]["name"]
+                await team.api.patch("jobs", team.namespace, name, {"spec": {"suspend": False}})
+        return await team.state() in {None, *FINISHED}
+
+    await until("every Job is admitted", finished, PATIENCE_SECONDS)
+
+
 async def delete_midway(team: Team) -> None:
     await team.until_trains()
     await team.api.delete("finetunejobs", team.namespace, JOB)
@@ -205,8 +234,24 @@ FAILED = Scenario(
 SUSPENDED = Scenario(
     "suspended and resumed", JobState.READY, act=suspend_and_resume, duration="1.5s"
 )
+#: Whose Jobs wait until they are admitted.
+QUEUED = replace(JUDGED, name="queued", labels={QUEUE_NAME: "fine-tuning"})
+#: Everything that may lie between a job and its training.
+ADMITTED = replace(
+    QUEUED,
+    name="approved, measured beforehand and admitted",
+    spec={
+        "dataset": {"uri": "pvc://adapters/rows.jsonl", "review": {"required": True}},
+        "evaluation": {"preflight": "Advise"},
+    },
+    act=approve_and_admit,
+)
+#: Nobody has to delete it.
+EXPIRED = replace(
+    JUDGED, name="judged, and gone by itself", ends=None, spec={"ttlSecondsAfterFinished": 1}
+)
 DELETED = Scenario("deleted midway", None, act=delete_midway, duration="1.5s")
 #: The server stays, and holds nothing.
 DELETED_BESIDE_A_SERVER = replace(DELETED, name="deleted beside a server", is_served=True)
 
-SCENARIOS = (JUDGED, SERVED, RETRIED, FAILED, SUSPENDED, DELETED)
+SCENARIOS = (JUDGED, SERVED, RETRIED, FAILED, SUSPENDED, ADMITTED, EXPIRED, DELETED)

@@ -11,16 +11,21 @@ from tests.faults import hands
 from tests.faults.conftest import Choice
 from tests.faults.fault import Group
 from tests.faults.scenario import (
+    ADMITTED,
     DELETED,
     DELETED_BESIDE_A_SERVER,
     FAILED,
     JOB,
     JUDGED,
+    QUEUED,
+    REJECTED,
     RETRIED,
     SERVED,
     SUSPENDED,
     Scenario,
     Team,
+    approve,
+    nothing,
 )
 from tests.faults.stage import Stage
 from tests.faults.tally import Tally
@@ -46,16 +51,23 @@ async def at_once(_: Run) -> None:
     """Before the operator has seen it."""
 
 
+#: No node has that label.
+NOWHERE = replace(JUDGED, nodes="faults.tunesmith.dev/nowhere")
 PHASES: list[tuple[str, Scenario, hands.When]] = [
     ("at once", JUDGED, at_once),
     ("Pending", hands.SLOWLY, hands.state(JobState.PENDING, JobState.READY)),
     ("Preparing", hands.SLOWLY, hands.state(JobState.PREPARING)),
+    ("AwaitingReview", replace(ADMITTED, act=nothing), hands.state(JobState.AWAITING_REVIEW)),
+    ("Preflight", replace(ADMITTED, act=approve), hands.state(JobState.PREFLIGHT)),
+    ("Queued", QUEUED, hands.state(JobState.QUEUED)),
+    ("Waiting", NOWHERE, hands.state(JobState.WAITING)),
     ("training", hands.SLOWLY, hands.trains),
     ("Retrying", RETRIED, hands.state(JobState.RETRYING, JobState.READY)),
     ("Evaluating", hands.SLOWLY, hands.state(JobState.EVALUATING, JobState.READY)),
     ("being judged", hands.SLOWLY, hands.evaluates),
     ("Suspended", replace(SUSPENDED, act=suspend_for_good), hands.state(JobState.SUSPENDED)),
     ("Ready", JUDGED, hands.state(JobState.READY)),
+    ("Rejected", REJECTED, hands.state(JobState.REJECTED)),
     ("Failed", FAILED, hands.state(JobState.FAILED)),
     ("served", SERVED, hands.served),
 ]
