@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from devcluster.simulation import CLOSED
+from devcluster.simulation import TAINT as SIMULATED_TAINT
 from tunesmith.api.job_status import JobState
 
 from examples.demo.kubectl import conditions
@@ -17,7 +19,7 @@ from tests.faults.trial import Hand, Run
 
 PREPARES, TRAINS = "tunesmith.dev/stage=prepare", "tunesmith.dev/stage=train"
 EVALUATES = "tunesmith.dev/evalrun"
-DOOMED = "faults.tunesmith.dev/doomed"
+DOOMED, SILENT = "faults.tunesmith.dev/doomed", "faults.tunesmith.dev/silent"
 #: Time enough to lay hands on what runs.
 SLOWLY = replace(JUDGED, name="trained and judged slowly", duration="1.5s")
 SERVED_SLOWLY = replace(SERVED, name="judged slowly and served", duration="1.5s")
@@ -27,6 +29,8 @@ LOOKS_SECONDS = 7.0
 NOT_STARTED = replace(
     JUDGED, name="trained and judged once its pods start", simulation={"never-starts": "true"}
 )
+#: Until a node counts as silent, until its pods are told to end, their time to do so, and our own.
+SILENT_SECONDS = 240.0
 LATER_CLAIM = replace(
     JUDGED, name="trained and judged once its claim is there",
     spec={"output": {"uri": "pvc://later"}},
@@ -34,6 +38,14 @@ LATER_CLAIM = replace(
 ON_DOOMED_NODES = replace(
     JUDGED, name="trained on a node that is lost", duration="4s", nodes=DOOMED
 )
+#: Kubernetes waits five minutes, unless it is told otherwise.
+ON_SILENT_NODES = replace(
+    ON_DOOMED_NODES, name="trained on a node that falls silent", duration="6s", nodes=SILENT,
+    tolerations=[
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "operator": "Exists",
+         "tolerationSeconds": 1},
+    ],
+)  # fmt: skip
 FROM_CONFIG_MAP = replace(
     NOT_STARTED, name="trained from a ConfigMap", spec={"dataset": {"uri": "configmap://rows/rows"}}
 )
@@ -337,24 +349,51 @@ async def config_map_goes_and_comes(run: Run) -> None:
 
 async def lose_the_node(run: Run) -> None:
     """The node's object goes, as from a cloud's autoscaler; another of its kind comes."""
-    await make_doomed_node(run, "doomed-1")
+    await make_node(run, "doomed-1", DOOMED)
     await trains(run)
     await run.team.api.delete("nodes", None, "doomed-1")
-    await make_doomed_node(run, "doomed-2")
+    await make_node(run, "doomed-2", DOOMED)
 
 
-async def make_doomed_node(run: Run, name: str) -> None:
-    keys = ("tunesmith.dev/simulated", DOOMED)
+async def silence_the_node(run: Run) -> None:
+    """It stops answering, and so does its pod; a person reads what to do, and does it."""
+    nodes, name = run.team.api, "silent-1"
+    await make_node(run, name, SILENT)
+    await trains(run)
+    # KWOK looks after no node without this label: nobody renews its lease.
+    await nodes.patch("nodes", None, name, {"metadata": {"labels": {"type": None}}})
+
+    async def told() -> bool:
+        job = await run.team.job() or {}
+        stalled = conditions(job).get("Stalled", {})
+        return stalled.get("reason") == "PodNotEnding" and name in stalled["message"]
+
+    await until("the job tells of the node", told, SILENT_SECONDS, every=0.5)
+    await nodes.delete("nodes", None, name)
+    await make_node(run, "silent-2", SILENT)
+
+
+async def make_node(run: Run, name: str, label: str) -> None:
+    """A simulated one with this label and taint; closed until KWOK has taken it on."""
+    taints = [{"key": key, "effect": "NoSchedule"} for key in (SIMULATED_TAINT, label)]
     node = {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": {"type": "kwok", DOOMED: ""}},
-        "spec": {"taints": [{"key": key, "effect": "NoSchedule"} for key in keys]},
+        "metadata": {"name": name, "labels": {"type": "kwok", label: ""}},
+        "spec": {"taints": [*taints, {"key": CLOSED, "effect": "NoSchedule"}]},
     }
-    await run.team.api.create("nodes", None, node)
+    nodes = run.team.api
+    await nodes.create("nodes", None, node)
     resources = {"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": "8"}
     status = {"status": {"capacity": resources, "allocatable": resources}}
-    await run.team.api.patch("nodes", None, name, status, "status")
+    await nodes.patch("nodes", None, name, status, "status")
+
+    async def is_ready() -> bool:
+        found = await nodes.get("nodes", None, name) or {}
+        return conditions(found).get("Ready", {}).get("status") == "True"
+
+    await until(f"{name} is ready", is_ready, 60, every=0.1)
+    await nodes.patch("nodes", None, name, {"spec": {"taints": taints}})
 
 
 async def delete_and_apply_again(run: Run) -> None:

@@ -119,10 +119,13 @@ class Scenario:
     duration: str = "0.3s"
     #: A label of the nodes that take its pods, and a taint that keeps all others away.
     nodes: str = ""
+    #: Of its pods, besides those for simulated nodes and for that taint.
+    tolerations: list[Object] = field(default_factory=list)
     #: Whether there is an AdapterDeployment beside it, which takes whatever passes.
     is_served: bool = False
 
     def manifest(self) -> Object:
+        tainted = ("tunesmith.dev/simulated", self.nodes)
         said = {"message": last_word().to_line(), "duration": self.duration, **self.simulation}
         return {
             "apiVersion": "tunesmith.dev/v1alpha1",
@@ -136,9 +139,8 @@ class Scenario:
                 "podTemplate": {
                     "nodeSelector": {"type": "kwok", **({self.nodes: ""} if self.nodes else {})},
                     "tolerations": [
-                        {"key": key, "operator": "Exists"}
-                        for key in ("tunesmith.dev/simulated", self.nodes)
-                        if key
+                        *({"key": key, "operator": "Exists"} for key in tainted if key),
+                        *self.tolerations,
                     ],
                     "annotations": {f"{SIMULATION}/{key}": text for key, text in said.items()},
                 },

@@ -32,6 +32,7 @@ class ConditionReason(StrEnum):
     CLAIM_NOT_BOUND = "ClaimNotBound"
     UNSCHEDULABLE = "Unschedulable"
     PODS_REFUSED = "PodsRefused"
+    POD_NOT_ENDING = "PodNotEnding"
 
     # How an attempt ended, where the trainer could not say.
     RESULT_LOST = "ResultLost"

@@ -30,6 +30,8 @@ from tunesmith.settings import Settings
 
 #: A Job makes its pod within a second or two, when it may.
 LONGEST_WITHOUT_POD = timedelta(seconds=30)
+#: A kubelet that answers kills what is left when a pod's time to end is over.
+LONGEST_AFTER_DUE = timedelta(seconds=30)
 
 
 class Stage(Enum):
@@ -79,7 +81,8 @@ def advance(
             return _give_up(attempt.failure if attempt else before.failure)
         case GoOn():
             assert attempt is not None
-            return _under_way(attempt, missing or _no_pod(attempt, now), settings)
+            unsaid = missing or _no_pod(attempt, now) or _not_ending(attempt, now)
+            return _under_way(attempt, unsaid, settings)
 
 
 def _no_pod(attempt: Attempt, now: datetime) -> Trouble | None:
@@ -93,6 +96,20 @@ def _no_pod(attempt: Attempt, now: datetime) -> Trouble | None:
         f"The Job {attempt.job_name} could not create its pod: a quota, an admission policy or an "
         f"unknown serviceAccountName or priorityClassName of podTemplate may be in the way. "
         f"`kubectl describe job {attempt.job_name}` says which.",
+    )
+
+
+def _not_ending(attempt: Attempt, now: datetime) -> Trouble | None:
+    """A node that does not answer says nothing of its pods, and they stay as they were."""
+    leaving = attempt.leaving
+    if leaving is None or now - datetime.fromisoformat(leaving.due) < LONGEST_AFTER_DUE:
+        return None
+    return Trouble(
+        ConditionReason.POD_NOT_ENDING,
+        f"The pod {leaving.pod} should have ended by {leaving.due}, and its node {leaving.node} "
+        f"has not said that it did: `kubectl get node {leaving.node}` shows whether it answers. "
+        f"Where the machine is gone for good, `kubectl delete node {leaving.node}`, and another "
+        "pod follows by itself; it does, too, when the node comes back.",
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tunesmith.api.objects import Failure, FailureClass
 from tunesmith.api.trainer_contract import Reason, TerminationMessage
-from tunesmith.kube.pods import Trouble
+from tunesmith.kube.pods import Leaving, Trouble
 
 Object = dict[str, Any]
 
@@ -58,6 +58,8 @@ class Attempt:
     #: Of the pod that speaks for all.
     pod_address: str | None = None
     trouble: Trouble | None = None
+    #: One of its pods, if it is being ended.
+    leaving: Leaving | None = None
     message: TerminationMessage | None = None
     failure: Failure | None = None
     #: The queue in which Kueue lets it wait.

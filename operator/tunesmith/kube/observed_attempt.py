@@ -144,7 +144,8 @@ def _attempt(job: Object, own: dict[int, Object], known: Failure | None) -> Atte
         address = pods.address(leader) if leader and speaks else None
         return Attempt(**common, state=AttemptState.RUNNING, pod_address=address)
     trouble = next((found for pod in own.values() if (found := pods.trouble(pod))), None)
-    return Attempt(**common, state=AttemptState.WAITING, trouble=trouble)
+    leaving = next((leaves for pod in own.values() if (leaves := pods.leaving(pod))), None)
+    return Attempt(**common, state=AttemptState.WAITING, trouble=trouble, leaving=leaving)
 
 
 def _works(pod: Object) -> bool:

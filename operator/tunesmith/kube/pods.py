@@ -33,6 +33,17 @@ class Ending:
     finished_at: str
 
 
+@dataclass(frozen=True)
+class Leaving:
+    """A pod that was told to end. It is gone once its kubelet, or the deletion of its Node, says
+    so: until then its Job makes no other."""
+
+    pod: str
+    node: str
+    #: When its time to end is over, and not when it was told to.
+    due: str
+
+
 def phase(pod: Pod) -> str:
     return str(pod.get("status", {}).get("phase", "Pending"))
 
@@ -43,6 +54,15 @@ def is_ready(pod: Pod) -> bool:
 
 def is_leaving(pod: Pod) -> bool:
     return "deletionTimestamp" in pod["metadata"]
+
+
+def leaving(pod: Pod) -> Leaving | None:
+    """A pod of a node that was told to end, and has not; None of any other."""
+    node = pod.get("spec", {}).get("nodeName")
+    if not node or not is_leaving(pod) or ending(pod):
+        return None
+    metadata = pod["metadata"]
+    return Leaving(metadata["name"], node, metadata["deletionTimestamp"])
 
 
 def is_disrupted(pod: Pod) -> bool:

@@ -70,6 +70,30 @@ def test_a_job_whose_data_is_ready_gets_its_first_batch_job() -> None:
     assert status_of(made).state is JobState.PENDING
 
 
+def being_ended(due: str) -> Observed:
+    """A job whose pod was told to end, and says nothing more."""
+    pod = given.pod()
+    pod["metadata"]["deletionTimestamp"] = due
+    pod["spec"]["nodeName"] = "gpu-7"
+    return observed([given.batch_job()], [pod])
+
+
+def test_a_pod_that_is_long_overdue_is_told_with_its_node_and_what_to_do() -> None:
+    made = planned(being_ended(given.moment(60)))
+    assert status_of(made).state is JobState.WAITING
+    stalled = condition(made, "Stalled")
+    assert (stalled.status, stalled.reason) == ("True", "PodNotEnding")
+    assert "`kubectl delete node gpu-7`" in stalled.message
+    assert not made.create, "two would write to the same folder"
+
+
+@pytest.mark.parametrize("seconds", [-30, 0, 10])
+def test_a_pod_has_its_time_to_end(seconds: int) -> None:
+    made = planned(being_ended(given.moment(seconds)))
+    assert condition(made, "Stalled").status == "False"
+    assert made.requeue_after
+
+
 def test_every_condition_is_set_at_the_first_visit() -> None:
     made = planned(Observed(given.finetunejob(evaluation=AT_ONCE)))
     types = [each.type for each in made.status.conditions]
