@@ -20,6 +20,8 @@ from tests.faults.trial import Hand, Run
 PREPARES, TRAINS = "tunesmith.dev/stage=prepare", "tunesmith.dev/stage=train"
 EVALUATES = "tunesmith.dev/evalrun"
 DOOMED, SILENT = "faults.tunesmith.dev/doomed", "faults.tunesmith.dev/silent"
+#: The Job controller's own: it counts the pod before it lets it go.
+JOB_TRACKING = "batch.kubernetes.io/job-tracking"
 #: Time enough to lay hands on what runs.
 SLOWLY = replace(JUDGED, name="trained and judged slowly", duration="1.5s")
 SERVED_SLOWLY = replace(SERVED, name="judged slowly and served", duration="1.5s")
@@ -29,8 +31,7 @@ LOOKS_SECONDS = 7.0
 NOT_STARTED = replace(
     JUDGED, name="trained and judged once its pods start", simulation={"never-starts": "true"}
 )
-#: Until a node counts as silent, until its pods are told to end, their time to do so, and our own.
-SILENT_SECONDS = 240.0
+SILENT_SECONDS = 60.0
 LATER_CLAIM = replace(
     JUDGED, name="trained and judged once its claim is there",
     spec={"output": {"uri": "pvc://later"}},
@@ -38,14 +39,6 @@ LATER_CLAIM = replace(
 ON_DOOMED_NODES = replace(
     JUDGED, name="trained on a node that is lost", duration="4s", nodes=DOOMED
 )
-#: Kubernetes waits five minutes, unless it is told otherwise.
-ON_SILENT_NODES = replace(
-    ON_DOOMED_NODES, name="trained on a node that falls silent", duration="6s", nodes=SILENT,
-    tolerations=[
-        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "operator": "Exists",
-         "tolerationSeconds": 1},
-    ],
-)  # fmt: skip
 FROM_CONFIG_MAP = replace(
     NOT_STARTED, name="trained from a ConfigMap", spec={"dataset": {"uri": "configmap://rows/rows"}}
 )
@@ -355,22 +348,22 @@ async def lose_the_node(run: Run) -> None:
     await make_node(run, "doomed-2", DOOMED)
 
 
-async def silence_the_node(run: Run) -> None:
-    """It stops answering, and so does its pod; a person reads what to do, and does it."""
-    nodes, name = run.team.api, "silent-1"
-    await make_node(run, name, SILENT)
+async def pod_does_not_end(run: Run) -> None:
+    """A finalizer plays the kubelet that does not say that the pod has ended, until a person has
+    read of it and done something."""
     await trains(run)
-    # KWOK looks after no node without this label: nobody renews its lease.
-    await nodes.patch("nodes", None, name, {"metadata": {"labels": {"type": None}}})
+    api, namespace = run.team.api, run.team.namespace
+    pod = (await latest(run, "pods", TRAINS))["metadata"]["name"]
+    await api.patch("pods", namespace, pod, {"metadata": {"finalizers": [SILENT, JOB_TRACKING]}})
+    await api.delete("pods", namespace, pod, gracePeriodSeconds=1)
 
     async def told() -> bool:
         job = await run.team.job() or {}
         stalled = conditions(job).get("Stalled", {})
-        return stalled.get("reason") == "PodNotEnding" and name in stalled["message"]
+        return stalled.get("reason") == "PodNotEnding" and pod in stalled["message"]
 
-    await until("the job tells of the node", told, SILENT_SECONDS, every=0.5)
-    await nodes.delete("nodes", None, name)
-    await make_node(run, "silent-2", SILENT)
+    await until("the job tells of the pod", told, SILENT_SECONDS, every=0.5)
+    await api.patch("pods", namespace, pod, {"metadata": {"finalizers": [JOB_TRACKING]}})
 
 
 async def make_node(run: Run, name: str, label: str) -> None:

@@ -119,8 +119,6 @@ class Scenario:
     duration: str = "0.3s"
     #: A label of the nodes that take its pods, and a taint that keeps all others away.
     nodes: str = ""
-    #: Of its pods, besides those for simulated nodes and for that taint.
-    tolerations: list[Object] = field(default_factory=list)
     #: Whether there is an AdapterDeployment beside it, which takes whatever passes.
     is_served: bool = False
 
@@ -138,10 +136,7 @@ class Scenario:
                 "evaluation": {"preflight": "Skip"},
                 "podTemplate": {
                     "nodeSelector": {"type": "kwok", **({self.nodes: ""} if self.nodes else {})},
-                    "tolerations": [
-                        *({"key": key, "operator": "Exists"} for key in tainted if key),
-                        *self.tolerations,
-                    ],
+                    "tolerations": [{"key": key, "operator": "Exists"} for key in tainted if key],
                     "annotations": {f"{SIMULATION}/{key}": text for key, text in said.items()},
                 },
                 **self.spec,
