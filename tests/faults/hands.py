@@ -19,9 +19,7 @@ from tests.faults.trial import Hand, Run
 
 PREPARES, TRAINS = "tunesmith.dev/stage=prepare", "tunesmith.dev/stage=train"
 EVALUATES = "tunesmith.dev/evalrun"
-DOOMED, SILENT = "faults.tunesmith.dev/doomed", "faults.tunesmith.dev/silent"
-#: The Job controller's own: it counts the pod before it lets it go.
-JOB_TRACKING = "batch.kubernetes.io/job-tracking"
+DOOMED = "faults.tunesmith.dev/doomed"
 #: Time enough to lay hands on what runs.
 SLOWLY = replace(JUDGED, name="trained and judged slowly", duration="1.5s")
 SERVED_SLOWLY = replace(SERVED, name="judged slowly and served", duration="1.5s")
@@ -349,12 +347,11 @@ async def lose_the_node(run: Run) -> None:
 
 
 async def pod_does_not_end(run: Run) -> None:
-    """A finalizer plays the kubelet that does not say that the pod has ended, until a person has
-    read of it and done something."""
-    await trains(run)
+    """It is deleted, and its node does not say that it ended, until a person has read of it and
+    done something."""
     api, namespace = run.team.api, run.team.namespace
-    pod = (await latest(run, "pods", TRAINS))["metadata"]["name"]
-    await api.patch("pods", namespace, pod, {"metadata": {"finalizers": [SILENT, JOB_TRACKING]}})
+    pod = (await latest(run, "pods", MANAGED))["metadata"]["name"]
+    await api.patch("pods", namespace, pod, silent("true"))
     await api.delete("pods", namespace, pod, gracePeriodSeconds=1)
 
     async def told() -> bool:
@@ -363,7 +360,12 @@ async def pod_does_not_end(run: Run) -> None:
         return stalled.get("reason") == "PodNotEnding" and pod in stalled["message"]
 
     await until("the job tells of the pod", told, SILENT_SECONDS, every=0.5)
-    await api.patch("pods", namespace, pod, {"metadata": {"finalizers": [JOB_TRACKING]}})
+    await api.patch("pods", namespace, pod, silent(None))
+    await start_pods(run)
+
+
+def silent(word: str | None) -> Object:
+    return {"metadata": {"annotations": {f"{SIMULATION}/silent": word}}}
 
 
 async def make_node(run: Run, name: str, label: str) -> None:

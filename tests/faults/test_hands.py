@@ -63,7 +63,7 @@ SURROUNDINGS = [
     Deed("pod evicted", hands.evict_the_pod),
     Deed("pod deleted", hands.deleted("pods", hands.TRAINS, hands.trains, **AT_ONCE)),
     Deed("node lost", hands.lose_the_node, hands.ON_DOOMED_NODES),
-    Deed("pod does not end", hands.pod_does_not_end),
+    Deed("pod does not end", hands.pod_does_not_end, hands.NOT_STARTED),
     Deed("image missing", hands.no_image, hands.NOT_STARTED),
     Deed("claim missing", hands.claim_comes_later, hands.LATER_CLAIM),
     Deed("claim full", no_hand, FULL),
