@@ -26,18 +26,32 @@ def start_simulation(
     api = ApiServer(layout)
     names = [f"gpu-{number}" for number in range(nodes)]
     with step(f"{nodes} simulated nodes with {gpus} GPUs each"):
-        present = _simulated_nodes(api)
-        for surplus in present - set(names):
+        for surplus in _simulated_nodes(api) - set(names):
             api.delete(f"/api/v1/nodes/{surplus}")
-        for name in names:
-            # KWOK forgets a pod that was bound to a node before it took the node on, and a node
-            # that it hears of while it starts: nodes are there first, and closed until it has them.
-            api.apply(f"/api/v1/nodes/{name}", _node(name, closed=name not in present))
-            api.apply(f"/api/v1/nodes/{name}/status", _node_status(name, gpus))
-        Processes(layout).start(_kwok(layout, (SOURCES / "kwok" / "stages.yaml", *further_stages)))
-        wait_until("simulated nodes are ready", 60, lambda: all(_ready(api, n) for n in names))
-        for name in names:
-            api.apply(f"/api/v1/nodes/{name}", _node(name, closed=False))
+        add_nodes(layout, names, gpus, further_stages)
+
+
+def add_nodes(
+    layout: Layout,
+    names: list[str],
+    gpus: int,
+    further_stages: tuple[Path, ...] = (),
+    label: str = "",
+) -> None:
+    """Have these nodes besides; with ``label`` it is a taint of theirs, too.
+
+    KWOK forgets a pod that was bound to a node before it took the node on, and a node that it hears
+    of while it starts: nodes are there first, and closed until it has them.
+    """
+    api = ApiServer(layout)
+    for name in names:
+        closed = not node_ready(api, name)
+        api.apply(f"/api/v1/nodes/{name}", _node(name, label, closed))
+        api.apply(f"/api/v1/nodes/{name}/status", _node_status(name, gpus))
+    Processes(layout).start(_kwok(layout, (SOURCES / "kwok" / "stages.yaml", *further_stages)))
+    wait_until("simulated nodes are ready", 60, lambda: all(node_ready(api, n) for n in names))
+    for name in names:
+        api.apply(f"/api/v1/nodes/{name}", _node(name, label, closed=False))
 
 
 def stop_simulation(layout: Layout) -> None:
@@ -68,15 +82,14 @@ def _simulated_nodes(api: ApiServer) -> set[str]:
     return {node["metadata"]["name"] for node in listed["items"]}
 
 
-def _ready(api: ApiServer, name: str) -> bool:
-    return node_ready(api, name)
-
-
-def _node(name: str, closed: bool) -> Manifest:
+def _node(name: str, label: str, closed: bool) -> Manifest:
     taints = [{"key": TAINT, "value": KWOK, "effect": "NoSchedule"}]
-    if closed:
-        taints.append({"key": CLOSED, "effect": "NoSchedule"})
+    taints += [
+        {"key": key, "effect": "NoSchedule"} for key in (label, CLOSED if closed else "") if key
+    ]
     labels = {SIMULATED: KWOK, "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
+    if label:
+        labels[label] = ""
     return {
         "apiVersion": "v1",
         "kind": "Node",

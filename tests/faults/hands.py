@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from devcluster.simulation import CLOSED
-from devcluster.simulation import TAINT as SIMULATED_TAINT
+from devcluster.layout import own_layout
+from devcluster.simulation import add_nodes
 from tunesmith.api.job_status import JobState
 
 from examples.demo.kubectl import conditions
@@ -340,10 +340,14 @@ async def config_map_goes_and_comes(run: Run) -> None:
 
 async def lose_the_node(run: Run) -> None:
     """The node's object goes, as from a cloud's autoscaler; another of its kind comes."""
-    await make_node(run, "doomed-1", DOOMED)
+    await asyncio.to_thread(add_doomed_node, "doomed-1")
     await trains(run)
     await run.team.api.delete("nodes", None, "doomed-1")
-    await make_node(run, "doomed-2", DOOMED)
+    await asyncio.to_thread(add_doomed_node, "doomed-2")
+
+
+def add_doomed_node(name: str) -> None:
+    add_nodes(own_layout(), [name], 8, label=DOOMED)
 
 
 async def pod_does_not_end(run: Run) -> None:
@@ -366,29 +370,6 @@ async def pod_does_not_end(run: Run) -> None:
 
 def silent(word: str | None) -> Object:
     return {"metadata": {"annotations": {f"{SIMULATION}/silent": word}}}
-
-
-async def make_node(run: Run, name: str, label: str) -> None:
-    """A simulated one with this label and taint; closed until KWOK has taken it on."""
-    taints = [{"key": key, "effect": "NoSchedule"} for key in (SIMULATED_TAINT, label)]
-    node = {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": name, "labels": {"type": "kwok", label: ""}},
-        "spec": {"taints": [*taints, {"key": CLOSED, "effect": "NoSchedule"}]},
-    }
-    nodes = run.team.api
-    await nodes.create("nodes", None, node)
-    resources = {"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": "8"}
-    status = {"status": {"capacity": resources, "allocatable": resources}}
-    await nodes.patch("nodes", None, name, status, "status")
-
-    async def is_ready() -> bool:
-        found = await nodes.get("nodes", None, name) or {}
-        return conditions(found).get("Ready", {}).get("status") == "True"
-
-    await until(f"{name} is ready", is_ready, 60, every=0.1)
-    await nodes.patch("nodes", None, name, {"spec": {"taints": taints}})
 
 
 async def delete_and_apply_again(run: Run) -> None:
