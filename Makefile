@@ -160,7 +160,7 @@ test-fuzz: ## Ten thousand fuzzed objects against the real API server (8 minutes
 	$(OPERATOR_PYTHON) -m tests.fuzz.campaign $(OPTIONS)
 
 .PHONY: test-faults test-faults-quick
-test-faults: environments ## Faults at every write and around it, on simulated GPUs (19 minutes).
+test-faults: environments ## Faults at every write and around it, on simulated GPUs (half an hour).
 	@trap '$(MAKE) --no-print-directory cluster-down' EXIT; \
 	$(MAKE) --no-print-directory cluster; \
 	$(OPERATOR_PYTHON) -m pytest tests/faults -s $(OPTIONS)
