@@ -138,6 +138,10 @@ def test_makers_do_not_approve_and_reviewers_do_not_make(namespace: Kubectl) -> 
     until(lambda: may(reviewer, "patch", "finetunejobs.tunesmith.dev"))
     maker("create", "-f", "-", stdin=json.dumps(JOB))
     refused(maker, "annotate", "finetunejob", "made", "tunesmith.dev/approved-by=makers")
+    approval = {"tunesmith.dev/approved-data": "sha256:1", "tunesmith.dev/approved-by": "makers"}
+    approved = {**JOB, "metadata": {"name": "approved", "annotations": approval}}
+    with pytest.raises(KubectlError, match="create it without the annotations"):
+        maker("create", "-f", "-", stdin=json.dumps(approved))
     reviewer("annotate", "finetunejob", "made", "tunesmith.dev/approved-by=reviewers")
     with pytest.raises(KubectlError, match="forbidden"):
         reviewer("create", "-f", "-", stdin=json.dumps({**JOB, "metadata": {"name": "other"}}))
