@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunesmith.api.objects import Kind, ObjectMeta, PodTemplate
 from tunesmith.api.output import OutputStore
@@ -18,7 +18,10 @@ from tunesmith.api.tuningpolicy import TuningPolicy
 from tunesmith.kube.key import Key
 from tunesmith.kube.labels import QUEUE_NAME
 from tunesmith.kube.parsing import readable
-from tunesmith.kube.store import Store
+
+if TYPE_CHECKING:
+    # The store keeps objects by means that the commands of kubectl tunesmith have no need of.
+    from tunesmith.kube.store import Store
 
 Object = dict[str, Any]
 

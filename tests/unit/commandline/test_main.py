@@ -18,7 +18,10 @@ HEAVY = ("kubernetes", "pydantic", "yaml")
 
 
 #: What the operator needs and a user's machine does not.
-OPERATORS = ("kopf", "aiohttp", "numpy", "safetensors")
+OPERATORS = (
+    "kopf", "aiohttp", "uvloop", "orjson", "prometheus_client", "pythonjsonlogger", "numpy",
+    "safetensors",
+)  # fmt: skip
 
 
 def loaded(modules: str, among: tuple[str, ...]) -> str:
