@@ -94,6 +94,14 @@ def options_text(options: Options) -> str:
     return yaml.safe_dump(options, sort_keys=False, width=4096)
 
 
+def options_model(text: str | None) -> str | None:
+    """Where the weights are of a server with these options; None where they cannot be read."""
+    try:
+        return str(yaml.safe_load(text or "")["model"])
+    except (yaml.YAMLError, KeyError, TypeError):
+        return None
+
+
 def options_digest(text: str) -> str:
     """Names a set of options: pods that carry another were started with others."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -12,6 +12,7 @@ from tunesmith.adapterdeployment.autoscaling import scaled_objects
 from tunesmith.adapterdeployment.configuration import (
     base_state,
     desired_state,
+    options_model,
     options_text,
     server_options,
     with_adapters,
@@ -26,13 +27,14 @@ from tunesmith.adapterdeployment.objects import (
     ServerPlan,
     child_name,
     children,
-    claims_of,
     config_map_of,
+    keeping_claims,
 )
 from tunesmith.adapterdeployment.rollout import Evidence, Version
 from tunesmith.adapterdeployment.selection import (
     Candidate,
     Selection,
+    at_most,
     base_model_name,
     select,
 )
@@ -48,7 +50,7 @@ from tunesmith.api.serving_contract import (
     Traffic,
     state_digest,
 )
-from tunesmith.api.serving_status import RejectedAdapter, Strategy, VersionState
+from tunesmith.api.serving_status import MOST_VERSIONS, Strategy, VersionState
 from tunesmith.kube import pods
 from tunesmith.kube.comparison import contains, marked
 from tunesmith.kube.plan import Object
@@ -56,6 +58,18 @@ from tunesmith.kube.policies import NO_DEFAULTS, Defaults
 from tunesmith.kube.volumes import Mount, claim, mount
 from tunesmith.settings import Settings
 
+#: Served names: there is room for a version that answers, and for one that takes over.
+MOST_NAMES = MOST_VERSIONS // 2
+TOO_MANY = (
+    NotServedReason.TOO_MANY_NAMES,
+    f"An AdapterDeployment serves {MOST_NAMES} names at most: give others one of their own, with a "
+    "label that chooses them.",
+)
+ONE_ONLY = (
+    NotServedReason.ONE_ADAPTER_ONLY,
+    "Merged weights hold one adapter, and {} is served: use strategy Adapters, or give this one an "
+    "AdapterDeployment of its own.",
+)
 #: A pod that did not take up the desired state is called again after this many seconds.
 CALL_AGAIN_SECONDS = 5
 
@@ -143,19 +157,26 @@ class Decision:
 
     @property
     def main(self) -> ServerPlan | None:
-        return next((each for each in self.servers if each.role is Role.ADAPTERS), None)
+        return self.server(Role.ADAPTERS)
+
+    def server(self, role: Role) -> ServerPlan | None:
+        return next((each for each in self.servers if each.role is role), None)
 
 
 def decide(observed: Observed, now: datetime) -> Decision:
     """What is to be served, from what may be served and what was seen."""
     deployment = observed.deployment
-    selection = select(deployment, observed.jobs, observed.runs)
+    everything = select(deployment, observed.jobs, observed.runs)
+    deleted = retirement.deleted(observed.jobs_of_ours)
+    selection = everything
+    if deleted:
+        selection = select(deployment, observed.jobs, observed.runs, deleted)
     choice = merging.choose(deployment, len(selection.served))
     if choice.strategy is Strategy.MERGED:
         decision = _merged(observed, selection, choice, now)
     else:
         decision = _beside_the_base(observed, selection, choice, now)
-    leaving = retirement.retired(deployment, selection, decision.versions, _held(observed))
+    leaving = retirement.retired(deployment, everything, decision.versions, _held(observed))
     left = retirement.removals(leaving, observed.jobs_of_ours, observed.job_pods)
     return replace(decision, removals=left)
 
@@ -181,14 +202,16 @@ def _beside_the_base(
     observed: Observed, selection: Selection, choice: merging.Choice, now: datetime
 ) -> Decision:
     deployment = observed.deployment
+    selection = at_most(MOST_NAMES, selection, deployment, *TOO_MANY)
     evidence = Evidence(_everywhere(observed), traffic(observed.replicas), now)
-    versions = rollout.versions(
-        selection.served, deployment.spec.adapters, deployment.status.adapters, evidence
+    versions = rollout.within_bounds(
+        rollout.versions(
+            selection.served, deployment.spec.adapters, deployment.status.adapters, evidence
+        )
     )
     loaded = [each.candidate for each in versions if each.loaded]
     chosen = limits(deployment, loaded, _running_limits(observed))
     options = with_adapters(server_options(deployment), deployment, chosen)
-    running = observed.child("Deployment", Role.ADAPTERS)
     main = ServerPlan(
         role=Role.ADAPTERS,
         config_map=child_name(deployment),
@@ -200,9 +223,9 @@ def _beside_the_base(
             *(mount(each.uri) for each in loaded),
             *map(claim, deployment.spec.adapters.claims),
             *_claims_of_coming(observed),
-            *claims_of(running),
         ],
     )
+    main = keeping_claims(main, observed.child("Deployment", Role.ADAPTERS))
     return Decision(selection, choice, versions, [main, *_base_server(observed)], chosen)
 
 
@@ -271,7 +294,7 @@ def _merged(
 ) -> Decision:
     """One adapter, part of the weights. A new version rolls the pods once it is merged."""
     deployment = observed.deployment
-    selection = _only_one(selection, deployment)
+    selection = at_most(1, selection, deployment, *ONE_ONLY)
     merges = {
         each.version: errands.errand(
             each,
@@ -310,28 +333,14 @@ def _runs_beside_the_base(observed: Observed) -> bool:
 
 def _is_merged(observed: Observed, candidate: Candidate) -> bool:
     """Whether replicas serve the version already: its merge is done, whatever became of the Job."""
-    return any(
+    in_use = observed.children.get(
+        ("ConfigMap", _merged_config_map(observed.deployment, candidate))
+    )
+    options = (in_use or {}).get("data", {}).get(SERVER_FILE)
+    return options_model(options) == merging.merged_path(candidate) and any(
         pods.is_ready(each.pod) and each.serves_as_base(candidate.model)
         for each in observed.of_role(Role.ADAPTERS)
     )
-
-
-def _only_one(selection: Selection, deployment: AdapterDeployment) -> Selection:
-    """The adapter that is served already, or else the first by name."""
-    promoted = {
-        each.name for each in deployment.status.adapters if each.state is VersionState.PROMOTED
-    }
-    names = sorted(selection.served, key=lambda name: (name not in promoted, name))
-    message = (
-        f"Merged weights hold one adapter, and {names[0] if names else ''} is served: use strategy "
-        "Adapters, or give this one an AdapterDeployment of its own."
-    )
-    others = [
-        RejectedAdapter(name=each, reason=NotServedReason.ONE_ADAPTER_ONLY, message=message)
-        for each in names[1:]
-    ]
-    served = {name: selection.served[name] for name in names[:1]}
-    return Selection(served, [*selection.rejected, *others])
 
 
 def _merged_config_map(deployment: AdapterDeployment, candidate: Candidate) -> str:
@@ -344,19 +353,15 @@ def _merged_server(observed: Observed, version: Version) -> ServerPlan:
     options = with_merged_model(
         server_options(deployment), merging.merged_path(candidate), candidate.model
     )
-    return ServerPlan(
+    server = ServerPlan(
         role=Role.ADAPTERS,
         config_map=_merged_config_map(deployment, candidate),
         options=options_text(options),
         desired=base_state(deployment, candidate.model, [version]),
         replicas=deployment.spec.replicas,
-        mounts=_merged_mounts(observed, candidate),
+        mounts=[mount(merging.merged_uri(candidate))],
     )
-
-
-def _merged_mounts(observed: Observed, candidate: Candidate) -> list[Mount]:
-    running = observed.child("Deployment", Role.ADAPTERS)
-    return [mount(merging.merged_uri(candidate)), *claims_of(running)]
+    return keeping_claims(server, observed.child("Deployment", Role.ADAPTERS))
 
 
 # --- what is done about it -----------------------------------------------------------------------
@@ -369,16 +374,23 @@ def apply_list(observed: Observed, decision: Decision, settings: Settings) -> li
     wanted = [
         each
         for server in decision.servers
-        for each in children(
-            observed.deployment,
-            server,
-            observed.child("Deployment", server.role),
-            observed.given.server,
-            settings,
-        )
+        for each in _children(observed, decision, server, settings)
     ]
     wanted += scaled_objects(observed.deployment, settings, keda=observed.keda)
     return [each for each in map(marked, wanted) if not _is_as_wanted(observed, each)]
+
+
+def _children(
+    observed: Observed, decision: Decision, server: ServerPlan, settings: Settings
+) -> Iterator[Object]:
+    """Of a server that is only scaled down its Deployment; of one that is to go first all else."""
+    running = observed.child("Deployment", server.role)
+    only_scaled = server.role is Role.BASE and not server.replicas
+    goes = server.role is Role.ADAPTERS and _serves_what_was_withdrawn(observed, decision)
+    for each in children(observed.deployment, server, running, observed.given.server, settings):
+        is_deployment = each["kind"] == "Deployment"
+        if not (goes if is_deployment else only_scaled):
+            yield each
 
 
 def delete_list(
@@ -389,13 +401,27 @@ def delete_list(
     found = []
     if ("ScaledObject", name) in observed.children and not autoscaled:
         found.append(("ScaledObject", name))
+    if _serves_what_was_withdrawn(observed, decision):
+        found.append(("Deployment", name))
+    return found
+
+
+def _serves_what_was_withdrawn(observed: Observed, decision: Decision) -> bool:
+    """Whether running pods have weights with an adapter that may not be served any more.
+
+    Such pods go at once: others that take their place may not find one, or not start. An adapter
+    that is named is replaced by changing its name's digest, and its pods stay until then.
+    """
     running = observed.child("Deployment", Role.ADAPTERS)
     may_stay = {
         _merged_config_map(observed.deployment, each) for each in decision.selection.candidates()
     }
-    if running and decision.main is None and config_map_of(running) not in may_stay:
-        found.append(("Deployment", name))
-    return found
+    if running is None or config_map_of(running) in may_stay:
+        return False
+    if decision.main is None:
+        return True
+    is_named = any(each.candidate.job is None for each in decision.versions)
+    return not _runs_beside_the_base(observed) and not is_named
 
 
 def _is_as_wanted(observed: Observed, wanted: Object) -> bool:

@@ -4,7 +4,7 @@ and PodDisruptionBudget."""
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -19,6 +19,7 @@ from tunesmith.adapterdeployment.serving_pod import (
 )
 from tunesmith.api import GROUP
 from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.api.locations import Scheme
 from tunesmith.api.objects import Kind, PodTemplate
 from tunesmith.api.serving_contract import DESIRED_FILE, PROXY_PORT, SERVER_FILE, DesiredState
 from tunesmith.kube.labels import child_metadata, noted, owner_labels
@@ -222,8 +223,20 @@ def config_map_of(running: Object | None) -> str | None:
     return None
 
 
-def claims_of(running: Object | None) -> list[Mount]:
-    """Claims that the running pods mount: one that is needed no more is no reason to roll them."""
+def keeping_claims(server: ServerPlan, running: Object | None) -> ServerPlan:
+    """The server with the claims that its running pods mount and do not need any more: no reason
+    to roll them. Pods that are rolled for another reason do without."""
+    kept = _claims_of(running)
+    needed = {each for each in server.mounts if each.location.scheme is Scheme.PVC}
+    holders = {each.location.holder for each in kept}
+    stay = _was_started_with(_template(running), server)
+    if not stay or not {each.location.holder for each in needed} <= holders:
+        return server
+    return replace(server, mounts=[*server.mounts, *kept])
+
+
+def _claims_of(running: Object | None) -> list[Mount]:
+    """Claims that the running pods mount."""
     return [
         claim(each["persistentVolumeClaim"]["claimName"])
         for each in _template(running).get("spec", {}).get("volumes", [])

@@ -16,7 +16,6 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Kind
-from tunesmith.api.serving_status import Strategy
 from tunesmith.kube import pods
 from tunesmith.kube.cluster import KEDA, ApiError, Object
 from tunesmith.kube.labels import is_controlled_by, owner_labels
@@ -148,9 +147,6 @@ def _digests_served_by(raw: Object) -> list[str]:
 async def _jobs_of_ours(
     cluster: Reader, deployment: AdapterDeployment, labels: dict[str, str]
 ) -> list[Object]:
-    spec = deployment.spec
-    if spec.strategy is Strategy.ADAPTERS and not spec.adapters.delete_files:
-        return []
     found = await cluster.list("Job", deployment.metadata.namespace, labels)
     return [each for each in found if is_controlled_by(each, deployment.metadata)]
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from tunesmith.adapterdeployment.errands import Errand, Purpose, errand, labelled
+from tunesmith.adapterdeployment.errands import (
+    PLACE,
+    PURPOSE,
+    VERSION,
+    Errand,
+    Purpose,
+    errand,
+    labelled,
+)
 from tunesmith.adapterdeployment.rollout import Version
 from tunesmith.adapterdeployment.selection import Candidate, Selection
 from tunesmith.api.adapterdeployment import AdapterDeployment
@@ -28,17 +36,20 @@ def retired(
 ) -> list[Candidate]:
     """Versions whose files nobody needs: superseded, kept no longer, and held by no replica.
 
+    ``selection`` has those, too, whose deletion was begun: it may have to be tried again.
     ``held`` are the models that replicas still have and the digests that other deployments serve;
     None while that is not known, and then nobody retires: vLLM dies of a file that is gone.
     """
     if not deployment.spec.adapters.delete_files or held is None:
         return []
     listed = {each.candidate.digest for each in versions}
+    kept = deployment.spec.adapters.keep_versions
     promoted = {each.candidate.model for each in versions if each.state is VersionState.PROMOTED}
     return [
         each
         for candidates in selection.served.values()
-        for each in superseded(candidates, promoted)
+        # Merged weights keep no other version at hand. Its files are kept all the same.
+        for each in superseded(candidates, promoted)[: -kept or None]
         if each.digest not in listed and each.model not in held and each.digest not in held
     ]
 
@@ -48,6 +59,16 @@ def superseded(candidates: list[Candidate], promoted: AbstractSet[str]) -> list[
     pinned to an old version will go back to them."""
     places = [place for place, each in enumerate(candidates) if each.model in promoted]
     return candidates[: max(places, default=0)]
+
+
+def deleted(jobs: list[Object]) -> frozenset[tuple[str, str]]:
+    """Version and place of what is deleted, or will be: a Job that was made is not called back."""
+    labels = [each["metadata"]["labels"] for each in jobs]
+    return frozenset(
+        (each[VERSION], each[PLACE])
+        for each in labels
+        if each.get(PURPOSE) == Purpose.REMOVAL and {VERSION, PLACE} <= each.keys()
+    )
 
 
 def removals(candidates: list[Candidate], jobs: list[Object], pods: list[Object]) -> list[Errand]:

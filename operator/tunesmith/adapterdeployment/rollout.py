@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from tunesmith.adapterdeployment.selection import Candidate
 from tunesmith.api.adapter_selection import AdapterSelection, Canary
 from tunesmith.api.serving_contract import Traffic
-from tunesmith.api.serving_status import ServedAdapter, VersionState
+from tunesmith.api.serving_status import MOST_VERSIONS, ServedAdapter, VersionState
 from tunesmith.kube.conditions import timestamp
 
 #: A canary is not judged early by fewer requests than these.
@@ -72,6 +72,19 @@ def versions(
             candidates, rules, pins.get(name), known.get(name, {}), evidence
         )
     ]
+
+
+def within_bounds(found: list[Version]) -> list[Version]:
+    """As many as a status has room for; those that are only kept go first."""
+    surplus = max(0, len(found) - MOST_VERSIONS)
+    spare = [
+        each
+        for state in (VersionState.STANDBY, VersionState.ROLLED_BACK)
+        for each in found
+        if each.state is state
+    ]
+    left_out = {each.candidate.model for each in spare[:surplus]}
+    return [each for each in found if each.candidate.model not in left_out]
 
 
 def _of_one_name(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from tunesmith.api.adapter_selection import GateRule, NamedAdapter
@@ -12,7 +14,7 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import ArtifactKind
 from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.reasons import NotServedReason
-from tunesmith.api.serving_status import RejectedAdapter
+from tunesmith.api.serving_status import RejectedAdapter, VersionState
 from tunesmith.api.verdict import Verdict
 from tunesmith.kube.conditions import find, is_true
 from tunesmith.kube.volumes import path_in_pod
@@ -37,6 +39,11 @@ class Candidate:
     @property
     def version(self) -> str:
         return self.digest.removeprefix("sha256:")[:VERSION_LENGTH]
+
+    @property
+    def place(self) -> str:
+        """Names the folder."""
+        return hashlib.sha256(self.uri.encode()).hexdigest()[:VERSION_LENGTH]
 
     @property
     def model(self) -> str:
@@ -64,25 +71,50 @@ class Selection:
 
 
 def select(
-    deployment: AdapterDeployment, jobs: Iterable[FineTuneJob], runs: Iterable[EvalRun] = ()
+    deployment: AdapterDeployment,
+    jobs: Iterable[FineTuneJob],
+    runs: Iterable[EvalRun] = (),
+    deleted: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> Selection:
-    """Judge every job that the selector chose, and every adapter that is named."""
+    """Judge every job that the selector chose, and every adapter that is named.
+
+    ``deleted`` are version and place of those whose files are gone, or will be.
+    """
     judged: list[Candidate | RejectedAdapter] = [
         _judge_job(deployment, job) for job in sorted(jobs, key=_age)
     ]
     verdicts = list(runs)
     judged += [_judge_named(deployment, each, verdicts) for each in deployment.spec.adapters.named]
     served: dict[str, dict[str, Candidate]] = {}
-    rejected = []
+    rejected, gone = [], []
     for each in judged:
         match each:
+            case Candidate() if (each.version, each.place) in deleted:
+                gone.append(_rejected(each.job or each.name, *FILES_DELETED))
             case Candidate():
                 # The same files under the same name are one version, whoever brings them later.
                 served.setdefault(each.name, {}).setdefault(each.digest, each)
             case RejectedAdapter():
                 rejected.append(each)
     chosen = {name: list(versions.values()) for name, versions in sorted(served.items())}
-    return Selection(chosen, rejected)
+    return Selection(chosen, [*rejected, *gone])
+
+
+def at_most(
+    most: int, selection: Selection, deployment: AdapterDeployment, reason: str, message: str
+) -> Selection:
+    """So many names: those that are served already, and then the first by name. ``message`` has a
+    place for them."""
+    promoted = {
+        each.name for each in deployment.status.adapters if each.state is VersionState.PROMOTED
+    }
+    names = sorted(selection.served, key=lambda name: (name not in promoted, name))
+    told = message.format(", ".join(names[:most]))
+    others = [RejectedAdapter(name=each, reason=reason, message=told) for each in names[most:]]
+    # In the order in which they were: what is written from them stays the same.
+    kept = set(names[:most])
+    served = {name: each for name, each in selection.served.items() if name in kept}
+    return Selection(served, [*others, *selection.rejected])
 
 
 def base_model_name(deployment: AdapterDeployment) -> str:
@@ -166,6 +198,11 @@ def _not_on_claim(job: FineTuneJob, output: str) -> str:
     )
 
 
+FILES_DELETED = (
+    NotServedReason.FILES_DELETED,
+    "It was superseded, and deleteFiles has its files deleted: train it again, or name a copy of "
+    "its folder in adapters.named.",
+)
 NAME_TAKEN = "The base model is served under that name: set servedModelName to another one."
 
 

@@ -43,7 +43,7 @@ def status_of(
     now: datetime,
 ) -> AdapterDeploymentStatus:
     deployment = observed.deployment
-    current = _current(observed, decision.main)
+    current = _current(observed, decision.server(Role.ADAPTERS))
     served = [_served(each, observed, decision, current) for each in decision.versions]
     state, ready, stalled = _judge(observed, decision, merges, served, current)
     finished = state in {ServingState.READY, ServingState.SCALED_TO_ZERO}
@@ -85,7 +85,7 @@ def _current(observed: Observed, server: ServerPlan | None) -> list[Replica]:
     digest = state_digest(server.desired_text)
     return [
         each
-        for each in observed.of_role(Role.ADAPTERS)
+        for each in observed.of_role(server.role)
         if pods.is_ready(each.pod)
         and each.was_started_with(server.options_digest)
         and each.report is not None
@@ -166,7 +166,7 @@ def _judge(
         and f"{each.name}@{each.version}" not in on_their_way
     ]
     hurt = [each for each in missing if each.last_error]
-    enough = len(current) >= wanted and _base_is_there(observed)
+    enough = len(current) >= wanted and not _lacks_base(observed, decision)
     for _, advance in merges:
         if advance.stalled:
             return _waiting(Trouble(advance.stalled.reason, advance.stalled.message))
@@ -186,10 +186,18 @@ def _judge(
         return _waiting(trouble)
     counted = [each.replicas_ready for each in served if each.replicas_wanted]
     done = min([len(current), *counted])
-    message = f"{done} of {wanted} replicas serve: {_names(served)}."
+    lack = _lacks_base(observed, decision)
+    message = f"{done} of {wanted} replicas serve: {_names(served)}.{lack}"
     answering = any(pods.is_ready(each.pod) for each in observed.replicas)
     state = ServingState.UPDATING if answering else ServingState.STARTING
     return state, fails("Ready", str(state), message), None
+
+
+def _lacks_base(observed: Observed, decision: Decision) -> str:
+    """A sentence, where pods for the base model alone are wanted and do not all serve as wanted."""
+    wanted = observed.deployment.spec.base_replicas
+    done = len(_current(observed, decision.server(Role.BASE)))
+    return f" Of {wanted} pods for the base model {done} do." if done < wanted else ""
 
 
 def _serving(decision: Decision, served: list[ServedAdapter]) -> str:
@@ -197,10 +205,6 @@ def _serving(decision: Decision, served: list[ServedAdapter]) -> str:
     assert main is not None
     own = [] if decision.choice.strategy is Strategy.MERGED else [main.desired.base.name]
     return f"{main.replicas} of {main.replicas} replicas serve {_listed([*own, *_unique(served)])}."
-
-
-def _base_is_there(observed: Observed) -> bool:
-    return _answering(observed, Role.BASE) >= observed.deployment.spec.base_replicas
 
 
 def _without_server(merges: Errands) -> Judgement:

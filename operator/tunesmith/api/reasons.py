@@ -101,6 +101,9 @@ class NotServedReason(StrEnum):
     NOT_TRAINED = "NotTrained"
     NOT_EVALUATED = "NotEvaluated"
     ONE_ADAPTER_ONLY = "OneAdapterOnly"
+    TOO_MANY_NAMES = "TooManyNames"
+    #: By us, or they are about to be: spec.adapters.deleteFiles.
+    FILES_DELETED = "FilesDeleted"
 
 
 class RefusalReason(StrEnum):

@@ -10,6 +10,9 @@ from tunesmith.api.adapter_selection import GateRule
 from tunesmith.api.objects import Condition, Digest, Timestamp, Uri
 from tunesmith.api.schema import ApiModel
 
+#: Versions that a status, and a ConfigMap, have room for.
+MOST_VERSIONS = 2000
+
 
 class Strategy(StrEnum):
     """How adapters meet the base model."""
@@ -132,7 +135,7 @@ class AdapterDeploymentStatus(ApiModel):
     adapter_count: int | None = Field(default=None, description="Number of names served.")
     adapters: list[ServedAdapter] = Field(
         default_factory=list,
-        max_length=2000,
+        max_length=MOST_VERSIONS,
         description="The versions that are served, or on their way.",
         json_schema_extra={
             "x-kubernetes-list-type": "map",

@@ -122,6 +122,9 @@ class Replica:
         self._proxy = await self.proxy.state()
         for adapter in self.desired.adapters:
             self._seen_at.setdefault(adapter.model, time.monotonic())
+            if self._passed(adapter) and self._is_ready(adapter):
+                # Its files were away for a moment, and are the same again.
+                self.setbacks.pop(adapter.model, None)
             if adapter.model not in self._tasks and self._has_work(adapter):
                 self._begin(adapter)
         await self._unload_what_left()
@@ -218,9 +221,11 @@ class Replica:
 
     async def _examine(self, adapter: DesiredAdapter) -> bool:
         """Whether the version may be shown to vLLM now. Raises Refused when it must not be."""
-        if self._passed(adapter):
-            return True
         assert self.desired is not None
+        if self._passed(adapter):
+            # Its files are as they were. The base's may not be since vLLM was started anew.
+            await self._base.require(self.desired.base, adapter)
+            return True
         base = await self._base.read(self.desired.base)
         if base is None and self.models is None:
             # The base model comes with vLLM's download: wait for it, then compare shapes.

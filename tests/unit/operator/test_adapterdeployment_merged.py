@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -247,6 +248,65 @@ def test_an_adapter_that_was_withdrawn_is_served_no_more() -> None:
     world.jobs = []
     made = world.plan()
     assert ("Deployment", "serving-vllm") in made.delete
+
+
+def test_a_version_that_was_withdrawn_does_not_answer_until_another_can() -> None:
+    """Pods of the version before may find no GPU, or not start."""
+    world = with_a_new_version()
+    world.merge(2)
+    assert is_ready(world.settle())
+    world.jobs = versions_of("triage", 1)
+    made = world.plan()
+    assert ("Deployment", "serving-vllm") in made.delete
+    assert "Deployment" not in {each["kind"] for each in made.apply}
+    del world.children["Deployment", "serving-vllm"]
+    world.replicas = []
+    world.step()
+    assert world.options()["served-model-name"] == f"triage@{OLD}"
+
+
+def named(number: int, uri: str) -> given.Raw:
+    return {"name": "triage", "uri": uri, "digest": digest(number), "gate": "None"}
+
+
+def test_a_named_adapter_that_is_replaced_answers_until_the_next_does() -> None:
+    adapters = {"named": [named(1, "pvc://models/one")]}
+    world = World(given.adapterdeployment(strategy="Merged", adapters=adapters))
+    world.step()
+    world.merge(1)
+    assert is_ready(world.settle())
+    world.change(strategy="Merged", adapters={"named": [named(2, "pvc://models/two")]})
+    world.step()
+    world.merge(2)
+    made = world.plan()
+    assert ("Deployment", "serving-vllm") not in made.delete
+    assert "Deployment" in {each["kind"] for each in made.apply}
+
+
+def test_an_adapter_that_moved_is_merged_there_before_it_is_served_from_there() -> None:
+    before = {"named": [named(1, "pvc://models/one")]}
+    world = World(given.adapterdeployment(strategy="Merged", adapters=before))
+    world.step()
+    world.merge(1)
+    assert is_ready(world.settle())
+    world.change(strategy="Merged", adapters={"named": [named(1, "pvc://faster/one")]})
+    world.step()
+    assert job_names(world) == [f"serving-merge-{OLD}-1", f"serving-merge-{OLD}-2"]
+    assert world.options()["model"] == "/mnt/claims/models/one-merged"
+    world.merge_jobs[1]["status"] = copy.deepcopy(world.merge_jobs[0]["status"])
+    assert is_ready(world.settle())
+    assert world.options()["model"] == "/mnt/claims/faster/one-merged"
+
+
+def test_of_merges_that_fail_the_last_two_are_kept() -> None:
+    world = merging()
+    for number in (1, 2):
+        world.merge(1, "Failed")
+        world.step(given.NOW + timedelta(hours=number))
+    assert len(world.merge_jobs) == 3
+    made = world.plan(given.NOW + timedelta(hours=2))
+    assert ("Job", f"serving-merge-{OLD}-1") in made.delete
+    assert ("Job", f"serving-merge-{OLD}-2") not in made.delete
 
 
 def test_while_the_one_that_stays_is_merged_the_other_is_served_no_more() -> None:

@@ -285,6 +285,15 @@ def test_claims_that_are_named_are_mounted_from_the_start() -> None:
     assert claims_in(settled(adapters={"claims": ["more"]})) == {"models", "more"}
 
 
+def test_a_claim_that_nobody_needs_goes_when_the_pods_are_rolled_anyway() -> None:
+    world = settled(adapters={"claims": ["more"]})
+    world.change()
+    assert not world.plan().apply, "it is no reason to roll them"
+    world.change(maxModelLength=4096)
+    world.step()
+    assert claims_in(world) == {"models"}
+
+
 def claims_in(world: World) -> set[str]:
     volumes = world.template()["spec"]["volumes"]
     found = [each.get("persistentVolumeClaim", {}).get("claimName") for each in volumes]

@@ -9,7 +9,14 @@ from tunesmith.adapterdeployment.decision import Replica
 from tunesmith.adapterdeployment.plan import plan
 
 from tests.unit.operator import given
-from tests.unit.operator.serving_given import World, digest, settled, version, versions_of
+from tests.unit.operator.serving_given import (
+    World,
+    digest,
+    ready_job,
+    settled,
+    version,
+    versions_of,
+)
 
 
 def with_three_versions(**adapters: Any) -> World:
@@ -72,6 +79,60 @@ def test_what_was_deleted_is_not_deleted_again() -> None:
     world.step()
     world.merge(1)
     assert removed(world) == []
+
+
+def test_a_version_whose_files_are_being_deleted_is_wanted_no_more() -> None:
+    """Its pod may be waiting for a node: nobody can call it back."""
+    world = with_three_versions()
+    world.step()
+    world.change(adapters={"deleteFiles": True, "keepVersions": 2})
+    status = world.step()
+    assert version(1) not in {each.version for each in status.adapters}
+    (told,) = [each for each in status.not_served if each.reason == "FilesDeleted"]
+    assert told.name == "job-1"
+    world.change(adapters={"keepVersions": 2})
+    assert version(1) not in {each.version for each in world.step().adapters}
+
+
+def test_the_same_adapter_at_another_place_is_served() -> None:
+    world = with_three_versions()
+    world.step()
+    again = ready_job("job-4", 4, serves="triage", claim="elsewhere", age=5.0)
+    artifact = {"digest": digest(1), "uri": "pvc://elsewhere/tuned", "rank": 16}
+    assert again.status.artifact
+    world.jobs.append(
+        again.model_copy(
+            update={
+                "status": again.status.model_copy(
+                    update={
+                        "artifact": again.status.artifact.model_copy(update=artifact),
+                        "evaluation": again.status.evaluation
+                        and again.status.evaluation.model_copy(
+                            update={"adapter_digest": digest(1)}
+                        ),
+                    }
+                )
+            }
+        )
+    )
+    status = world.settle()
+    (found,) = [each for each in status.adapters if each.version == version(1)]
+    assert (found.state, found.uri) == ("Promoted", "pvc://elsewhere/tuned")
+
+
+def test_merged_weights_keep_the_files_of_as_many_versions() -> None:
+    """A second adapter leads back to adapters beside the base, where they are loaded again."""
+    world = World(
+        given.adapterdeployment(
+            strategy="Merged", adapters={"deleteFiles": True, "keepVersions": 1}
+        ),
+        versions_of("triage", 1, 2, 3),
+    )
+    world.step()
+    world.merge(3)
+    world.settle()
+    made = [each["metadata"]["name"] for each in world.merge_jobs]
+    assert made == [f"serving-merge-{version(3)}-1", f"serving-remove-{version(1)}-1"]
 
 
 def test_a_deletion_that_fails_is_told_and_the_rest_is_served() -> None:

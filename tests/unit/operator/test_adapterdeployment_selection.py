@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tunesmith.adapterdeployment import rollout
 from tunesmith.adapterdeployment.selection import base_model_name, select, selector_labels
 from tunesmith.api.adapter_selection import GateRule
 from tunesmith.api.evalrun import EvalRun
@@ -13,7 +14,15 @@ from tunesmith.api.job_status import ArtifactKind
 from tunesmith.api.output import Output
 
 from tests.unit.operator import given
-from tests.unit.operator.serving_given import digest, passed_run, ready_job, version, versions_of
+from tests.unit.operator.serving_given import (
+    digest,
+    passed_run,
+    ready_job,
+    served,
+    settled,
+    version,
+    versions_of,
+)
 
 
 def named(number: int = 1, name: str = "triage", **fields: Any) -> given.Raw:
@@ -152,6 +161,38 @@ def test_the_last_entry_of_a_name_is_its_newest_version() -> None:
     spec = with_named(named(2, gate="None"), named(1, gate="None"))
     served = select(given.adapterdeployment(**spec), []).served["triage"]
     assert [each.version for each in served] == [version(2), version(1)]
+
+
+def test_more_names_than_status_has_room_for_are_told_and_the_rest_is_served() -> None:
+    """Those that are served already come first, whatever they are called."""
+    named = [
+        {
+            "name": f"name-{number:04}",
+            "uri": "pvc://models/one",
+            "digest": digest(1),
+            "gate": "None",
+        }
+        for number in range(1000)
+    ]
+    adapters = {"selector": {"matchLabels": {"team": "support"}}}
+    world = settled(ready_job("zebra"), adapters=adapters)
+    world.change(adapters={**adapters, "named": named})
+    status = world.step()
+    assert (status.adapter_count, len(status.not_served)) == (1000, 1)
+    assert (status.not_served[0].name, status.not_served[0].reason) == ("name-0999", "TooManyNames")
+    assert served(status, "zebra").state == "Promoted"
+
+
+def test_versions_that_are_only_kept_go_first_where_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rollout, "MOST_VERSIONS", 3)
+    world = settled(*versions_of("triage", 1, 2, 3), *versions_of("urgent", 4, 5))
+    status = world.step()
+    kept: dict[str, list[str]] = {each.name: [] for each in status.adapters}
+    for each in status.adapters:
+        kept[each.name].append(str(each.state))
+    assert sorted(kept["triage"] + kept["urgent"]) == ["Promoted", "Promoted", "Standby"]
 
 
 def test_a_named_adapter_may_not_take_the_name_of_the_base_model() -> None:

@@ -115,6 +115,33 @@ def test_pods_of_the_base_model_must_answer_too() -> None:
     assert status.base_ready_replicas == 1
 
 
+def test_pods_of_the_base_model_must_be_as_wanted_too() -> None:
+    world = two_adapters(baseReplicas=1)
+    world.step()
+    base = world.replica(number=9, role=Role.BASE)
+    base.pod["metadata"]["annotations"][OPTIONS_DIGEST] = "another"
+    world.answer(holds_it, holds_it)
+    world.replicas.append(base)
+    world.step()
+    world.answer(holds_it, holds_it)
+    world.replicas.append(base)
+    status = world.step()
+    assert not is_ready(status)
+    assert "Of 1 pods for the base model 0 do." in condition(status, "Ready").message
+
+
+def test_of_a_base_server_that_is_wanted_no_more_the_deployment_alone_is_touched() -> None:
+    world = two_adapters(baseReplicas=1)
+    world.settle()
+    world.change(replicas=2)
+    # What is not wanted is not looked up.
+    for kind in ("ConfigMap", "Service", "PodDisruptionBudget"):
+        del world.children[kind, "serving-base"]
+    world.step()
+    assert world.child("Deployment", Role.BASE)["spec"]["replicas"] == 0
+    assert not world.plan().apply
+
+
 def test_before_any_pod_answers_it_is_starting() -> None:
     world = World(jobs=[ready_job()])
     world.step()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from tunesmith.api.digests import base_model_digest
 from tunesmith.api.serving_contract import DESIRED_FILE
 
 from tests.unit.operator.serving_fakes import BASE, Pod, pod
@@ -44,6 +47,31 @@ async def test_after_an_end_before_it_was_up_it_starts_bare_and_gets_them_one_by
     assert sorted(pod.vllm.commands("load")) == ["one@1", "two@1"]
     assert pod.states() == {"one@1": "Ready", "two@1": "Failed"}
     assert pod.module_names() == ["one@1"], "the next start has what is known to be good"
+
+
+async def test_a_base_that_was_replaced_serves_nothing_that_was_judged_on_another(pod: Pod) -> None:
+    """vLLM reads it when it starts anew, whatever had passed before."""
+    await pod.serve(pod.adapter("one", base=base_model_digest(pod.base)))
+    weights = next(pod.base.glob("*.safetensors"))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    pod.start_vllm()
+    await pod.settle()
+    assert pod.told("one@1").reason == "WrongBaseModel"
+    assert pod.proxy.names == {BASE}
+
+
+async def test_files_that_were_away_for_a_moment_are_part_of_the_next_start(pod: Pod) -> None:
+    adapter = pod.adapter("one")
+    await pod.serve(adapter)
+    folder = Path(adapter.path)
+    folder.rename(away := folder.with_name("away"))
+    await pod.settle()
+    assert pod.states() == {"one@1": "Ready"}, "vLLM still holds it"
+    assert pod.module_names() == []
+    away.rename(folder)
+    await pod.settle()
+    assert pod.module_names() == ["one@1"]
 
 
 async def test_while_vllm_is_too_busy_to_answer_no_name_is_taken_away(pod: Pod) -> None:

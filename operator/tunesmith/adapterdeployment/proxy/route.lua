@@ -564,7 +564,9 @@ local function complete()
   if not found then
     if routes.coming[name] then
       ngx.header["Retry-After"] = 1
-      refuse(503, "The model `" .. name .. "` is being loaded here. Try again.")
+      local message = "The model `%s` is not here, or not yet. Try again; if it stays so, the "
+        .. "status of its AdapterDeployment says why."
+      refuse(503, message:format(name))
     end
     local message = "The model `%s` does not exist. GET /v1/models lists what is served."
     refuse(404, message:format(name))
