@@ -73,11 +73,14 @@ WATCHED = (
 )
 
 
-def learn(queue: WorkQueue, store: Store, raw: Any, gone: bool = False) -> None:
-    """Keep what is new, and look at whom it concerns."""
+def learn(
+    queue: WorkQueue, store: Store, raw: Any, gone: bool = False, *, looked: Key | None = None
+) -> None:
+    """Keep what is new, and look at whom it concerns, but for ``looked``, who made it so."""
     if store.remove(raw) if gone else store.put(raw):
         for key in _concerned(store, raw):
-            queue.add(key, Lane.NEW if store.is_new(key) else Lane.CHANGED)
+            if key != looked:
+                queue.add(key, Lane.NEW if store.is_new(key) else Lane.CHANGED)
         for key in decided_anew(store, raw):
             queue.add(key, Lane.ROUTINE)
 
@@ -155,16 +158,18 @@ async def _look_at_all(queue: WorkQueue, around: Surroundings) -> None:
     What nobody has looked at before has no children, and does not wait until those of all others
     are listed; for the others, a child that is not listed yet would seem to be missing.
     """
-    store, changed = around.store, list[Key]()
-    for kinds in (Deciding, OWN, CHILDREN):
-        changed += await compare_with_lists(
-            around.cluster, store, kinds, around.settings.namespaces
-        )
+    store, changed = around.store, dict[Key, None]()
+    try:
+        for kinds in (Deciding, OWN, CHILDREN):
+            async for key in compare_with_lists(
+                around.cluster, store, kinds, around.settings.namespaces
+            ):
+                changed[key] = None
+                if store.is_new(key):
+                    queue.add(key, Lane.NEW)
+    finally:
         for key in changed:
-            if store.is_new(key):
-                queue.add(key, Lane.NEW)
-    for key in changed:
-        queue.add(key, Lane.ROUTINE)
+            queue.add(key, Lane.ROUTINE)
 
 
 async def _look_again(queue: WorkQueue, around: Surroundings, listed: asyncio.Event) -> None:

@@ -108,17 +108,24 @@ class Connection(Cluster):
         self._patch(kind, name, {"metadata": {"annotations": annotations}})
 
     async def suspend(
-        self, namespace: str, job_name: str, annotations: dict[str, str], *, suspend: bool
+        self, namespace: str, job_name: str, annotations: dict[str, str | None], *, suspend: bool
     ) -> Object | None:
         patch = {"metadata": {"annotations": annotations}, "spec": {"suspend": suspend}}
         return self._patch("Job", job_name, patch)
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
         self._begin_write()
-        before = self._server.now.get(kind, name)
-        if before and (uid is None or uid == before["metadata"]["uid"]):
+        if self._server.now.get(kind, name):
             self._server.remove(kind, name)
             self.writes.append(f"delete {kind}/{name}")
+
+    async def delete_as_seen(self, source: Object) -> None:
+        kind, metadata = source["kind"], source["metadata"]
+        before = self._server.now.get(kind, metadata["name"])
+        same = ("uid", "resourceVersion")
+        if before and any(before["metadata"][each] != metadata[each] for each in same):
+            raise ApiError(409, "the object has been modified")
+        await self.delete(kind, metadata["namespace"], metadata["name"])
 
     def _patch(self, kind: str, name: str, patch: Object) -> Object | None:
         self._begin_write()
@@ -147,9 +154,11 @@ class Connection(Cluster):
 
 
 def merge(found: Object, patch: Object) -> None:
-    """As a merge patch has it; no patch of ours takes a field away."""
+    """As a merge patch has it."""
     for name, value in patch.items():
-        if isinstance(value, dict) and isinstance(found.get(name), dict):
+        if value is None:
+            found.pop(name, None)
+        elif isinstance(value, dict) and isinstance(found.get(name), dict):
             merge(found[name], value)
         else:
             found[name] = value

@@ -36,6 +36,10 @@ OF_STATES: list[tuple[When, OfAState]] = []
 #: Those that are seen only by playing on.
 PLAYED = {
     "no_pass_breaks": "A pass ends without an exception, whatever it is shown.",
+    "a_look_suffices": (
+        "After a pass that sets its next look and touches nothing but its status, another at once "
+        "writes nothing: its status need not be looked at."
+    ),
     "everything_settles": (
         "With no further events a few passes over everything reach a fixed point, where a pass "
         "writes nothing."

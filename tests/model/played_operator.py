@@ -14,12 +14,14 @@ from tunesmith.api.serving_contract import ReplicaReport
 from tunesmith.api.trainer_contract import ProgressReport
 from tunesmith.kube import key, reconcile
 from tunesmith.kube.labels import MANAGED_BY
+from tunesmith.kube.plan import Plan
 from tunesmith.kube.pod_http import PodHttp
 from tunesmith.kube.policies import Deciding, Defaults
 from tunesmith.kube.reader import CHILDREN, KEPT, Reader, compare_with_lists
 from tunesmith.kube.reconcile import Room, Surroundings, one_pass
 from tunesmith.kube.store import Store
 from tunesmith.main import ROOMS
+from tunesmith.settings import Settings
 
 from tests.model.api_server import NAMESPACE, OURS, ApiServer, Key, Object, View, Write
 from tests.model.connection import NONE, Connection, CrashError, Faults
@@ -57,6 +59,8 @@ class Operator:
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     #: The revision up to which the watch of a kind has told.
     told: dict[str, int] = field(default_factory=dict)
+    #: What the last pass decided; None when it came to no decision.
+    plan: Plan | None = None
 
     def objects(self) -> list[Key]:
         """Everything of ours that there is."""
@@ -75,7 +79,8 @@ class Operator:
 
         connection = Connection(self.server, subject, faults, watch)
         around = Surroundings(connection, self.store, pods, SETTINGS, self._learn)
-        room = _watched(ROOMS[Kind(subject[0])], seen)
+        room = self._watched(ROOMS[Kind(subject[0])], seen)
+        self.plan = None
         now = self.server.clock.now + faults.skew
         try:
             with mock.patch.object(reconcile, "datetime", _at(now)):
@@ -85,7 +90,24 @@ class Operator:
             self.start()
         return connection.writes
 
-    def _learn(self, raw: Object) -> None:
+    def _watched(self, room: Room[Any, Any], seen: _Seen) -> Room[Any, Any]:
+        """The room as it is, but that it is noted what it reads and decides."""
+
+        def parse(raw: Object) -> Any:
+            seen.subject = raw
+            return room.parse(raw)
+
+        async def observe(reader: Reader, pods: PodHttp, parsed: Any, given: Defaults) -> Any:
+            seen.reads(reader)
+            return await room.observe(reader, pods, parsed, given)
+
+        def plan(observed: Any, settings: Settings, now: datetime) -> Plan:
+            self.plan = room.plan(observed, settings, now)
+            return self.plan
+
+        return replace(room, parse=parse, observe=observe, plan=plan)
+
+    def _learn(self, raw: Object, *, looked: key.Key | None = None) -> None:
         self.store.put(raw)
 
     def start(self) -> None:
@@ -96,7 +118,12 @@ class Operator:
     def look_at_all(self) -> None:
         """Compare what is kept with what is there."""
         connection = Connection(self.server, ("", ""), NONE, lambda *_: None)
-        self.loop.run_until_complete(compare_with_lists(connection, self.store, WATCHED, ()))
+
+        async def compare() -> None:
+            async for _ in compare_with_lists(connection, self.store, WATCHED, ()):
+                """Everything is looked at."""
+
+        self.loop.run_until_complete(compare())
         self.told = dict.fromkeys(WATCHED, self.server.revision)
 
     def hear(self, kind: str, lag: int = 0, *, of_what_went: bool = True) -> None:
@@ -132,20 +159,6 @@ class _Seen:
         if self._kept is None:
             self._kept = {kind: self.store.select(kind, NAMESPACE) for kind in KEPT}
         return View(self.server, self.revision, self._kept)
-
-
-def _watched(room: Room[Any, Any], seen: _Seen) -> Room[Any, Any]:
-    """The room as it is, but that it is noted what it reads."""
-
-    def parse(raw: Object) -> Any:
-        seen.subject = raw
-        return room.parse(raw)
-
-    async def observe(reader: Reader, pods: PodHttp, parsed: Any, given: Defaults) -> Any:
-        seen.reads(reader)
-        return await room.observe(reader, pods, parsed, given)
-
-    return replace(room, parse=parse, observe=observe)
 
 
 def _is_watched(raw: Object) -> bool:

@@ -161,7 +161,7 @@ class FineTuneJobSpec(ApiModel):
         default=3,
         description=(
             "How many further attempts follow one that failed through no fault of the spec or the "
-            "data: lost node, out of memory, crash."
+            "data, nor because the cluster took its pod away: out of memory, crash."
         ),
         json_schema_extra=between(0, 100, "backoffLimit"),
     )

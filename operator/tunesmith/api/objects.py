@@ -287,8 +287,8 @@ class Failure(ApiModel):
     failure_class: FailureClass = Field(
         alias="class",
         description=(
-            "Whose fault it was. UserError and DataUnreachable wait until it is mended; the others "
-            "count towards backoffLimit."
+            "Whose fault it was. UserError and DataUnreachable wait until it is mended, Preempted "
+            "goes on elsewhere; the others count towards backoffLimit."
         ),
     )
     reason: str = Field(max_length=128, description="One word for what went wrong.")

@@ -358,6 +358,14 @@ class ReportedFailure(ApiModel):
     message: str
 
 
+class Outcome(StrEnum):
+    """What a trainer's last word may be about."""
+
+    PREPARATION = "preparation"
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+
+
 class TerminationMessage(ApiModel):
     """The last word of the trainer. Exactly one member is set."""
 
@@ -368,6 +376,10 @@ class TerminationMessage(ApiModel):
     merge: MergeOutcome | None = None
     removal: RemovalOutcome | None = None
     failure: ReportedFailure | None = None
+
+    def tells_of(self, outcome: Outcome) -> bool:
+        """Whether it is about this, and no failure."""
+        return self.failure is None and getattr(self, outcome) is not None
 
     def to_line(self) -> str:
         """One JSON line of at most TERMINATION_LIMIT_BYTES; a long failure message is cut."""

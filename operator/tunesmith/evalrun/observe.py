@@ -6,6 +6,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.locations import Scheme, parse_location
 from tunesmith.api.objects import Kind
+from tunesmith.api.trainer_contract import Outcome
 from tunesmith.evalrun.objects import sources_read
 from tunesmith.evalrun.plan import Observed
 from tunesmith.kube.attempts import AttemptState
@@ -27,19 +28,19 @@ async def observe(reader: Reader, pods: PodHttp, run: EvalRun, given: Defaults) 
         if is_controlled_by(each, run.metadata)
     ]
     job_pods = await reader.list("Pod", namespace, labels)
-    attempt = latest_attempt(jobs, job_pods, run.status)
+    attempt = latest_attempt(jobs, job_pods, run.status, Outcome.EVALUATION)
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
         progress = await pods.progress(attempt.pod_address)
     return Observed(
         run,
-        attempt,
-        jobs,
-        progress,
-        None if run.status.results else await _missing_config_map(reader, run),
-        await _named_job(reader, run),
-        job_pods,
-        given.deadline_seconds,
+        attempt=attempt,
+        jobs=jobs,
+        progress=progress,
+        missing_config_map=None if run.status.results else await _missing_config_map(reader, run),
+        named_job=await _named_job(reader, run),
+        pods=job_pods,
+        deadline_seconds=given.deadline_seconds,
     )
 
 

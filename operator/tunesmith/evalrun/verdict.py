@@ -20,21 +20,23 @@ def gates_of(run: EvalRun) -> list[Gate]:
 
 
 def judge_all(gates: Iterable[Gate], results: Iterable[SuiteResult]) -> list[GateResult]:
-    """Every gate's verdict. Raises KeyError when a gate names a suite that was not measured."""
+    """Every gate's verdict: of a suite that was not measured, that nobody knows."""
     by_suite = {each.suite: each for each in results}
     return [
         GateResult(
             suite=gate.suite,
             minimum_difference=gate.minimum_difference,
-            verdict=_judged(gate, by_suite[gate.suite]),
+            verdict=_judged(gate, by_suite.get(gate.suite)),
         )
         for gate in gates
     ]
 
 
-def _judged(gate: Gate, result: SuiteResult) -> Verdict:
+def _judged(gate: Gate, result: SuiteResult | None) -> Verdict:
     """What the gate says; a doubt is taken as the gate wants it, unless the judge is to blame."""
-    if result.confidence_interval is None or (result.failed_percent or 0) > MOST_FAILED_PERCENT:
+    if result is None or result.confidence_interval is None:
+        return Verdict.INCONCLUSIVE
+    if (result.failed_percent or 0) > MOST_FAILED_PERCENT:
         return Verdict.INCONCLUSIVE
     verdict = judge(gate.minimum_difference, result.confidence_interval)
     match verdict, gate.on_inconclusive:

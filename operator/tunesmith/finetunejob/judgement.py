@@ -29,14 +29,12 @@ def after_training(
     observed: Observed, found: Results, artifact: Artifact, settings: Settings
 ) -> Decision:
     """What to do about an adapter: have it judged, and act on the verdict."""
-    job = observed.job
-    name = eval_run_name(job, artifact)
-    run = observed.eval_run(name)
-    evaluation = _evaluation(job, found, artifact, run) or JobEvaluation(name=name)
+    job, evaluation = observed.job, evaluated(observed, found, artifact)
+    run = observed.eval_run(evaluation.name)
     decision = Decision(
         JobState.EVALUATING,
         succeeded=trained(artifact),
-        ready=fails("Ready", ConditionReason.EVALUATING, f"EvalRun {name} decides."),
+        ready=fails("Ready", ConditionReason.EVALUATING, f"EvalRun {evaluation.name} decides."),
         evaluation=evaluation,
         adjustments=found.adjustments,
     )
@@ -46,6 +44,13 @@ def after_training(
         made = eval_run(job, artifact, found.dataset, settings)
         return replace(decision, eval_run=made)
     return _being_judged(decision, run)
+
+
+def evaluated(observed: Observed, found: Results, artifact: Artifact) -> JobEvaluation:
+    """The verdict on exactly this adapter; without one, who is to give it."""
+    name = eval_run_name(observed.job, artifact)
+    seen = _evaluation(observed.job, found, artifact, observed.eval_run(name))
+    return seen or JobEvaluation(name=name)
 
 
 def _evaluation(

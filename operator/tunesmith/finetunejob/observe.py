@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.objects import Kind
+from tunesmith.api.trainer_contract import Outcome
 from tunesmith.finetunejob.decision import JobStage, Observed
 from tunesmith.finetunejob.defaults import with_defaults
 from tunesmith.finetunejob.preparation_objects import config_maps_read
@@ -27,23 +28,26 @@ async def observe(reader: Reader, pods: PodHttp, job: FineTuneJob, given: Defaul
             stages[each["metadata"]["labels"].get(STAGE, JobStage.TRAIN)].append(each)
     job = with_defaults(job, given, (each for jobs in stages.values() for each in jobs))
     job_pods = await reader.list("Pod", namespace, labels)
-    attempt = latest_attempt(stages[JobStage.TRAIN], job_pods, job.status)
+    attempt = latest_attempt(stages[JobStage.TRAIN], job_pods, job.status, Outcome.TRAINING)
     progress = None
     if attempt and attempt.state is AttemptState.RUNNING and attempt.pod_address:
         progress = await pods.progress(attempt.pod_address)
     runs = await reader.list("EvalRun", namespace, labels)
+    preparing = stages[JobStage.PREPARE]
     return Observed(
         job,
-        attempt,
-        stages[JobStage.TRAIN],
-        progress,
-        readable(
+        attempt=attempt,
+        jobs=stages[JobStage.TRAIN],
+        progress=progress,
+        eval_runs=readable(
             EvalRun.from_object, (each for each in runs if is_controlled_by(each, job.metadata))
         ),
-        None if is_prepared(job) else await _missing_config_map(reader, job),
-        latest_attempt(stages[JobStage.PREPARE], job_pods, job.status.preparation),
-        stages[JobStage.PREPARE],
-        job_pods,
+        missing_config_map=None if is_prepared(job) else await _missing_config_map(reader, job),
+        preparation=latest_attempt(
+            preparing, job_pods, job.status.preparation, Outcome.PREPARATION
+        ),
+        preparation_jobs=preparing,
+        pods=job_pods,
     )
 
 

@@ -66,6 +66,9 @@ def _decide(
         judged = after_training(observed, found, found.artifact, settings)
         if judged.start and data is None:
             return preparation.preparing(observed, found, settings, now)
+        if judged.start and data:
+            first = review.before_training_again(observed, found, found.artifact, data)
+            return first or judged
         return judged
     if first := preparation.before_training(observed, found, settings, now):
         return first

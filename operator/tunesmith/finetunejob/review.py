@@ -6,18 +6,19 @@ from datetime import datetime
 
 from tunesmith.api.dataset import APPROVED_BY, APPROVED_DATA, JobReview
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.job_status import JobState
+from tunesmith.api.job_status import Artifact, JobState
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.trainer_contract import REVIEW_FILE
 from tunesmith.finetunejob.decision import Decision, Observed, Prepared, Results
-from tunesmith.finetunejob.training import not_ready
+from tunesmith.finetunejob.judgement import evaluated
+from tunesmith.finetunejob.training import not_ready, trained
 from tunesmith.kube.conditions import Finding, fails, holds, timestamp, unknown
 
 
 def before_training(observed: Observed, found: Results, seen: Prepared) -> Decision | None:
     """Holds every attempt that has not begun until its data is approved; None otherwise."""
     job = observed.job
-    if not job.spec.dataset.review.required or observed.trains or _is_approved(job, seen):
+    if observed.trains or not _is_lacking(job, seen):
         return None
     _, message = _lack(job, seen)
     return Decision(
@@ -26,6 +27,26 @@ def before_training(observed: Observed, found: Results, seen: Prepared) -> Decis
         ready=not_ready(found.adjustments),
         adjustments=found.adjustments,
     )
+
+
+def before_training_again(
+    observed: Observed, found: Results, artifact: Artifact, seen: Prepared
+) -> Decision | None:
+    """The same of an attempt that follows on a verdict: what was trained stays meanwhile."""
+    if not _is_lacking(observed.job, seen):
+        return None
+    _, message = _lack(observed.job, seen)
+    return Decision(
+        JobState.AWAITING_REVIEW,
+        succeeded=trained(artifact),
+        ready=fails("Ready", ConditionReason.AWAITING_REVIEW, message),
+        evaluation=evaluated(observed, found, artifact),
+        adjustments=found.adjustments,
+    )
+
+
+def _is_lacking(job: FineTuneJob, seen: Prepared) -> bool:
+    return job.spec.dataset.review.required and not _is_approved(job, seen)
 
 
 def finding(observed: Observed, seen: Prepared | None) -> Finding | None:

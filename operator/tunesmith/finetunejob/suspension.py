@@ -19,7 +19,7 @@ from tunesmith.finetunejob.training import trained
 from tunesmith.finetunejob.usage import so_far
 from tunesmith.kube.attempts import children_of
 from tunesmith.kube.conditions import Finding, fails, holds, unknown
-from tunesmith.kube.labels import GPU_SECONDS, QUEUE_NAME
+from tunesmith.kube.labels import GPU_SECONDS, QUEUE_NAME, STOPPED
 from tunesmith.kube.observed_attempt import is_finished, wants_suspension
 from tunesmith.kube.plan import Suspension
 
@@ -62,7 +62,7 @@ def changes(observed: Observed, now: datetime) -> list[Suspension]:
     if observed.job.spec.suspend:
         running = [job for job in own if not wants_suspension(job)]
         return [Suspension(_name(job), True, _noted(job, observed, now)) for job in running]
-    return [Suspension(_name(job), False) for job in own if _is_stopped_by_us(job)]
+    return [Suspension(_name(job), False, {STOPPED: None}) for job in own if _is_stopped_by_us(job)]
 
 
 def stopped_jobs(observed: Observed) -> list[Object]:
@@ -81,12 +81,12 @@ def stopped_children(observed: Observed, state: JobState) -> list[tuple[str, str
     return [*jobs, *(("EvalRun", name) for name in runs)]
 
 
-def _noted(job: Object, observed: Observed, now: datetime) -> dict[str, str]:
-    return {GPU_SECONDS: str(so_far(job, observed.pods, now))}
+def _noted(job: Object, observed: Observed, now: datetime) -> dict[str, str | None]:
+    return {GPU_SECONDS: str(so_far(job, observed.pods, now)), STOPPED: "true"}
 
 
 def _is_stopped_by_us(job: Object) -> bool:
-    return wants_suspension(job) and GPU_SECONDS in job["metadata"].get("annotations", {})
+    return wants_suspension(job) and STOPPED in job["metadata"].get("annotations", {})
 
 
 def _name(job: Object) -> str:

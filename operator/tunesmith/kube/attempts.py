@@ -111,10 +111,11 @@ def attempt_number(job: Object) -> int:
 
 
 def outdated_children(jobs: list[Object], start: Start | None) -> list[tuple[str, str]]:
-    """What a new attempt makes superfluous: all but the last failed Job, whose log is of use."""
-    if start is None:
-        return []
-    outdated = [job for job in jobs if attempt_number(job) < start.number - 1]
+    """What the newest attempt makes superfluous: all but the failed Job before it, whose log is of
+    use. From what is there, as a deletion may have failed when the attempt was begun."""
+    newest = start.number if start else max(map(attempt_number, jobs), default=0)
+    alive = [job for job in jobs if "deletionTimestamp" not in job["metadata"]]
+    outdated = [job for job in alive if attempt_number(job) < newest - 1]
     return [child for job in outdated for child in children_of(job)]
 
 

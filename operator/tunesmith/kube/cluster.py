@@ -83,16 +83,23 @@ class Page:
 
 
 class ApiError(Exception):
-    """The API server refused a request. ``status`` is the HTTP status, 0 when none came."""
+    """The API server refused a request. ``status`` is the HTTP status, 0 when none came, and
+    ``reason`` Kubernetes' own word, if it said one."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, reason: str = "") -> None:
         super().__init__(f"{status or 'no answer'}: {message}")
         self.status = status
         self.message = message
+        self.reason = reason
 
     @property
     def conflict(self) -> bool:
         return self.status == 409
+
+    @property
+    def already_exists(self) -> bool:
+        """A 409 may also say that several asked at once, of a quota for example."""
+        return self.conflict and self.reason == "AlreadyExists"
 
     @property
     def not_found(self) -> bool:
@@ -184,7 +191,7 @@ class Cluster:
         try:
             return await self._request("POST", path, {"fieldManager": FIELD_MANAGER}, manifest)
         except ApiError as error:
-            if error.conflict:
+            if error.already_exists:
                 return None
             raise
 
@@ -239,7 +246,7 @@ class Cluster:
         await self._merge(kind, namespace, name, {"metadata": {"annotations": annotations}})
 
     async def suspend(
-        self, namespace: str, job_name: str, annotations: dict[str, str], *, suspend: bool
+        self, namespace: str, job_name: str, annotations: dict[str, str | None], *, suspend: bool
     ) -> Object | None:
         """Stop a Job or let it go on; gone already is fine.
 
@@ -258,18 +265,23 @@ class Cluster:
                 return None
             raise
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str | None = None) -> None:
-        """Delete an object and what it owns, in the background; gone already is fine.
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object and what it owns, in the background; gone already is fine."""
+        await self._delete(kind, namespace, name, {})
 
-        With ``uid`` only that very object, and not a later one of its name.
-        """
-        body: Object = {"propagationPolicy": "Background"}
-        if uid:
-            body["preconditions"] = {"uid": uid}
+    async def delete_as_seen(self, source: Object) -> None:
+        """Delete an object as it was read: a 409 says that it is another one by now."""
+        metadata = source["metadata"]
+        as_seen = {each: metadata[each] for each in ("uid", "resourceVersion")}
+        whose = source["kind"], metadata["namespace"], metadata["name"]
+        await self._delete(*whose, {"preconditions": as_seen})
+
+    async def _delete(self, kind: str, namespace: str, name: str, options: Object) -> None:
+        body = {"propagationPolicy": "Background", **options}
         try:
             await self._request("DELETE", RESOURCES[kind].path(namespace, name), {}, body)
         except ApiError as error:
-            if not error.not_found and not (uid and error.conflict):
+            if not error.not_found:
                 raise
 
     async def _apply(self, path: str, manifest: Object) -> Object:
@@ -322,7 +334,8 @@ class Cluster:
         except aiohttp.ClientError as error:  # a connection that is cut is no OSError there
             raise ApiError(0, f"{type(error).__name__}: {error}") from error
         if response.status >= 400:
-            raise ApiError(response.status, message_of(answer.decode()))
+            text = answer.decode()
+            raise ApiError(response.status, message_of(text), reason_of(text))
         return cast(Object, orjson.loads(answer))
 
 
@@ -334,6 +347,14 @@ def as_yaml(manifest: Object) -> str:
     """
     text = json.dumps(manifest, ensure_ascii=False)
     return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def reason_of(text: str) -> str:
+    """The word in a metav1.Status, or nothing."""
+    try:
+        return str(json.loads(text).get("reason", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def message_of(text: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tunesmith.api.objects import AttemptStatus, Failure, FailureClass
 from tunesmith.api.reasons import ConditionReason
-from tunesmith.api.trainer_contract import FAILURE_CLASSES, Reason, TerminationMessage
+from tunesmith.api.trainer_contract import FAILURE_CLASSES, Outcome, Reason, TerminationMessage
 from tunesmith.kube import pods
 from tunesmith.kube.attempts import Attempt, AttemptState, attempt_number
 from tunesmith.kube.conditions import raw_condition
@@ -49,12 +49,16 @@ class _Ended:
 
 
 def latest_attempt(
-    jobs: list[Object], job_pods: list[Object], before: AttemptStatus | None = None
+    jobs: list[Object],
+    job_pods: list[Object],
+    before: AttemptStatus | None = None,
+    outcome: Outcome | None = None,
 ) -> Attempt | None:
     """The attempt with the highest number; None when there is none, or it was deleted by hand.
 
     ``before`` is what status tells of: a Job of an earlier attempt, which was kept for its log, is
     not taken for the one that is gone. The failure in it explains an attempt whose pod is gone.
+    ``outcome`` is what a pod that succeeds tells of; None where its end says enough.
     """
     before = before or AttemptStatus()
     alive = [job for job in jobs if "deletionTimestamp" not in job["metadata"]]
@@ -64,7 +68,7 @@ def latest_attempt(
     known = before.failure
     if known and known.attempt != attempt_number(job):
         known = None
-    return _attempt(job, newest_pods(job, job_pods), known)
+    return _attempt(job, newest_pods(job, job_pods), known, outcome)
 
 
 def is_behind(
@@ -109,7 +113,9 @@ def _in_turn(pod: Object) -> tuple[str, bool, bool]:
     return created, not pods.is_leaving(pod), pods.ending(pod) is not None
 
 
-def _attempt(job: Object, own: dict[int, Object], known: Failure | None) -> Attempt:
+def _attempt(
+    job: Object, own: dict[int, Object], known: Failure | None, outcome: Outcome | None
+) -> Attempt:
     metadata = job["metadata"]
     number = attempt_number(job)
     common = {
@@ -122,10 +128,11 @@ def _attempt(job: Object, own: dict[int, Object], known: Failure | None) -> Atte
     }
     ended = [each for pod in own.values() if (each := _ended(pod))]
     if finished(job, "Complete"):
-        message = next((each.message for each in ended if each.pod is own.get(0)), None)
-        if message and message.failure is None:
+        last = next((each for each in ended if each.pod is own.get(0)), None)
+        message = last.message if last else None
+        if message and (message.tells_of(outcome) if outcome else message.failure is None):
             return Attempt(**common, state=AttemptState.SUCCEEDED, message=message)
-        failure = known or _lost(number, job)
+        failure = known or (_said_nothing(number, last) if last else _lost(number, job))
         return Attempt(**common, state=AttemptState.FAILED, failure=failure)
     if reason := finished(job, "Failed"):
         failed = [each for each in ended if each.end.exit_code != 0]
@@ -197,6 +204,19 @@ def _parse(text: str) -> TerminationMessage | None:
         return TerminationMessage.model_validate(json_of_a_pod(text))
     except (ValueError, ValidationError):
         return None
+
+
+def _said_nothing(number: int, last: _Ended) -> Failure:
+    """An image of one's own may speak another language than the trainer's."""
+    return Failure(
+        attempt=number,
+        failure_class=FailureClass.INTERNAL,
+        reason=Reason.INTERNAL,
+        message="The container ended well and did not say what it made: an image in podTemplate "
+        "must be made from the trainer image of this version of Tunesmith.",
+        exit_code=last.end.exit_code,
+        finished_at=last.end.finished_at,
+    )
 
 
 def _lost(number: int, job: Object) -> Failure:

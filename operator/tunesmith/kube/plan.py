@@ -23,11 +23,11 @@ class Status(Protocol):
 
 @dataclass(frozen=True)
 class Suspension:
-    """Whether a Job may have pods, and what is noted on it in the same breath."""
+    """Whether a Job may have pods, and what is noted on it in the same breath; None: no more."""
 
     job_name: str
     suspend: bool
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ what is kept is compared with a complete list at the start and then now and agai
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
 from tunesmith.api.objects import Kind
@@ -64,9 +64,11 @@ def _scope(kind: str, namespaces: Iterable[str]) -> tuple[str | None, ...]:
 
 async def compare_with_lists(
     cluster: Cluster, store: Store, kinds: Iterable[str], namespaces: Iterable[str]
-) -> list[Key]:
-    """Bring the store up to date; whom the changes concern that no watch had told of."""
-    changed: list[Key] = []
+) -> AsyncIterator[Key]:
+    """Bring the store up to date; whom each change concerns that no watch had told of.
+
+    One by one as they are found: if a list breaks off, nothing tells again of what is kept by then.
+    """
     store.begin_listing()
     for kind in kinds:
         labels = {MANAGED_BY: MANAGER} if kind in CHILDREN else {}
@@ -79,6 +81,7 @@ async def compare_with_lists(
                     metadata = raw["metadata"]
                     listed.add((metadata.get("namespace", ""), metadata["name"]))
                     if store.put(raw):
-                        changed += (*concerned(raw), *decided_anew(store, raw))
-            changed += store.remove_unlisted(kind, namespace, listed, version)
-    return list(dict.fromkeys(changed))
+                        for key in (*concerned(raw), *decided_anew(store, raw)):
+                            yield key
+            for key in store.remove_unlisted(kind, namespace, listed, version):
+                yield key

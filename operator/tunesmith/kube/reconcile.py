@@ -68,6 +68,12 @@ class Room(Generic[Thing, Seen]):
     doubts: Callable[[Seen], bool] | None = None
 
 
+class Learn(Protocol):
+    """Keeps an object and has those looked at whom it concerns, but for ``looked``."""
+
+    def __call__(self, raw: Object, *, looked: Key | None = None) -> None: ...
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What passes read from and write to."""
@@ -77,7 +83,7 @@ class Surroundings:
     pods: PodHttp
     settings: Settings
     #: Told of what the API server answered to a write, as if a watch had told of it.
-    learn: Callable[[Object], None]
+    learn: Learn
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,10 @@ async def one_pass(room: Room[Thing, Seen], around: Surroundings, key: Key) -> P
         try:
             plan = room.plan(seen, _settings(around, key), now)
         except UNREADABLE as error:
-            return await _say_unreadable(around, source.raw, first_complaint(error))
+            # Of its own kind it can be read: what status tells stays.
+            message = _unreadable(source.raw, first_complaint(error))
+            await _say_stalled(around.cluster, source, ConditionReason.UNREADABLE, message, now)
+            return Pass()
         return await carry_out(around, source, plan, now)
     except ApiError as error:
         reason = f"Http{error.status}" if error.status else "NoAnswer"
@@ -151,11 +160,7 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
     """Children first, then the status, and only what is true by then is announced."""
     cluster = around.cluster
     if plan.expired:
-        metadata = source.raw["metadata"]
-        whose = metadata["namespace"], metadata["name"], metadata["uid"]
-        await cluster.delete(source.raw["kind"], *whose)
-        log.info("deleted %s %s/%s: its time to live is over", source.raw["kind"], *whose[:2])
-        return Pass()
+        return await _let_go(around, source)
     try:
         await _make_children(around, source.raw["metadata"]["namespace"], plan)
     except NameTakenError as error:
@@ -174,6 +179,36 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
                 await _say_stalled(cluster, source, *_why_no_child(error), now)
         raise
     return await _write_status(around, source, plan, now)
+
+
+async def _let_go(around: Surroundings, source: Source) -> Pass:
+    """Its time to live is over, unless somebody has just given it another."""
+    try:
+        await around.cluster.delete_as_seen(source.raw)
+    except ApiError as error:
+        if error.conflict:
+            return await _look_again(around, source)
+        raise
+    metadata = source.raw["metadata"]
+    whose = metadata["namespace"], metadata["name"]
+    log.info("deleted %s %s/%s: its time to live is over", source.raw["kind"], *whose)
+    return Pass()
+
+
+def _looked(source: Source, plan: Plan) -> Key | None:
+    """The object itself, where a look at once, because of what this one wrote, would find nothing
+    to do. Whatever a training says makes a write, and each would be followed by the next question
+    without a pause."""
+    if not looks_later(plan):
+        return None
+    metadata = source.raw["metadata"]
+    return Key(source.raw["kind"], metadata["namespace"], metadata["name"])
+
+
+def looks_later(plan: Plan) -> bool:
+    """Whether the next look is set, and nothing was made or changed that it is to see at once."""
+    touches = plan.create or plan.apply or plan.suspend
+    return plan.requeue_after is not None and not touches
 
 
 async def _make_children(around: Surroundings, namespace: str, plan: Plan) -> None:
@@ -267,10 +302,7 @@ async def _say_unreadable(around: Surroundings, raw: Object, complaint: str) -> 
     """The schema refuses such objects today; one that came past it helps nobody if it is tried
     again: that is said once, and the rest is up to whoever changes it."""
     kind, metadata = raw["kind"], raw["metadata"]
-    message = (
-        f"Nothing is done about this object, as it cannot be read ({complaint}): delete it and "
-        f"apply it anew, mended. `kubectl explain {kind.lower()}` says what belongs there."
-    )
+    message = _unreadable(raw, complaint)
     findings = [
         fails("Reconciling", ConditionReason.UNREADABLE, "Waits; see the condition Stalled."),
         holds("Stalled", ConditionReason.UNREADABLE, message),
@@ -289,12 +321,20 @@ async def _say_unreadable(around: Surroundings, raw: Object, complaint: str) -> 
     return Pass()
 
 
+def _unreadable(raw: Object, complaint: str) -> str:
+    return (
+        f"Nothing is done about this object, as it cannot be read ({complaint}): delete it and "
+        f"apply it anew, mended. `kubectl explain {raw['kind'].lower()}` says what belongs there."
+    )
+
+
 async def _write_status(around: Surroundings, source: Source, plan: Plan, now: datetime) -> Pass:
     cluster, raw = around.cluster, source.raw
     status = without_empty(plan.status.to_json())
     if status != without_empty(raw.get("status", {})):
         try:
-            around.learn(await cluster.apply_status(raw, status))
+            answer = await cluster.apply_status(raw, status)
+            around.learn(answer, looked=_looked(source, plan))
             count_results(raw, status)
         except ApiError as error:
             if error.conflict or error.not_found:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from tunesmith.api.objects import AttemptStatus, FailureClass
-from tunesmith.api.trainer_contract import ExitCode, Reason
+from tunesmith.api.trainer_contract import ExitCode, Outcome, Reason
 from tunesmith.kube.attempts import (
     AttemptState,
     GiveUp,
@@ -118,6 +118,30 @@ def test_a_finished_result_is_read_from_the_pods_last_word() -> None:
     assert attempt.message == given.trained()
 
 
+@pytest.mark.parametrize("word", ["", "done", "{}", '{"training": null}', '{"loss": 1.5}'])
+def test_a_pod_that_ends_well_and_says_nothing_has_failed(word: str) -> None:
+    """Of an image of one's own: nobody waits for it, and it is not begun anew for ever."""
+    jobs = [given.batch_job(finished="Complete")]
+    pod = given.pod(phase="Succeeded", terminated={"exitCode": 0, "message": word})
+    attempt = latest_attempt(jobs, [pod], outcome=Outcome.TRAINING)
+    assert attempt is not None
+    assert attempt.failure is not None
+    assert "did not say what it made" in attempt.failure.message
+    assert counted_failures(attempt) == 1
+
+
+def test_a_last_word_about_something_else_is_no_result() -> None:
+    jobs = [given.batch_job(finished="Complete")]
+    pods = [given.ended(given.trained(), 0)]
+    for outcome, state in (
+        (Outcome.TRAINING, AttemptState.SUCCEEDED),
+        (Outcome.EVALUATION, AttemptState.FAILED),
+    ):
+        attempt = latest_attempt(jobs, pods, outcome=outcome)
+        assert attempt is not None
+        assert attempt.state is state
+
+
 def test_a_result_whose_pod_is_gone_is_read_again_and_not_counted() -> None:
     jobs = [given.batch_job(finished="Complete")]
     attempt = latest_attempt(jobs, [])
@@ -205,6 +229,10 @@ def test_only_the_last_failed_job_is_kept_for_its_log() -> None:
         ("Job", "triage-train-1"),
         ("Job", "triage-train-2"),
     ]
+    # The operator may have died before it deleted what the third made superfluous.
+    assert outdated_children(jobs, None) == [("Job", "triage-train-1")]
+    assert outdated_children(jobs[:2], None) == []
+    jobs[0]["metadata"]["deletionTimestamp"] = given.moment(0)
     assert outdated_children(jobs, None) == []
 
 

@@ -8,6 +8,8 @@ import json
 
 import pytest
 import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import example, given
 from hypothesis import strategies as st
 from kubernetes.aio import client
@@ -65,6 +67,29 @@ def test_only_what_would_be_refused_again_is_a_refusal(
     status: int, message: str, refused: bool
 ) -> None:
     assert ApiError(status, message).refused is refused
+
+
+@pytest.mark.parametrize(
+    ("reason", "exists"), [("AlreadyExists", True), ("Conflict", False), ("", False)]
+)
+async def test_only_a_name_that_is_taken_is_there_already(reason: str, exists: bool) -> None:
+    """A quota that many ask at once is a conflict, too. No real one fails when it is wanted."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"reason": reason, "message": "no"}, status=409)
+
+    application = web.Application()
+    application.router.add_post("/apis/batch/v1/namespaces/team/jobs", answer)
+    async with TestServer(application) as server:
+        host = str(server.make_url("")).rstrip("/")
+        cluster = Cluster(client.ApiClient(client.Configuration(host=host)))
+        made = cluster.create({"kind": "Job", "metadata": {"name": "any", "namespace": "team"}})
+        if exists:
+            assert await made is None
+        else:
+            with pytest.raises(ApiError):
+                await made
+        await cluster.close()
 
 
 async def test_a_connection_that_is_cut_is_an_answer_that_never_came() -> None:

@@ -99,6 +99,14 @@ def test_a_suite_that_no_gate_names_has_the_usual_one() -> None:
     }
 
 
+def test_a_suite_that_was_not_measured_decides_nothing() -> None:
+    """An image of one's own may leave it out."""
+    gates = [Gate(suite="held-out"), Gate(suite="forgotten")]
+    found = judge_all(gates, given.measured(10, 30).results)
+    assert [each.verdict for each in found] == [Verdict.PASSED, Verdict.INCONCLUSIVE]
+    assert worst(found) is Verdict.INCONCLUSIVE
+
+
 def test_a_base_model_alone_is_measured_and_passes_nothing() -> None:
     outcome = given.measured(adapter=None, difference=None, confidence_interval=None)
     message = TerminationMessage(evaluation=outcome.model_copy(update={"digest": None}))

@@ -11,6 +11,7 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import FineTuneJobStatus, JobState
 from tunesmith.api.objects import Condition, ConditionStatus, FailureClass
 from tunesmith.api.trainer_contract import ExitCode, Reason
+from tunesmith.api.verdict import Verdict
 from tunesmith.finetunejob.decision import Observed
 from tunesmith.finetunejob.plan import plan
 from tunesmith.kube.conditions import find
@@ -120,6 +121,26 @@ def test_a_failed_verdict_starts_a_new_attempt_with_exactly_one_change() -> None
     assert training_of(made)["learningRate"] == 1e-4
     assert training_of(made)["epochs"] == 3
     assert json.loads(started(made)["metadata"]["annotations"][ANNOTATION]) == [LOWERED]
+
+
+def test_nothing_is_trained_again_on_data_that_is_not_approved_any_more() -> None:
+    seen_job = given.finetunejob(
+        status=given.prepared(),
+        dataset={"uri": "pvc://data/tickets.jsonl", "review": {"required": True}},
+        evaluation={"onFailure": "Retry"},
+    )
+    attempt = latest_attempt(FIRST, FIRST_POD, seen_job.status)
+    made = planned(Observed(seen_job, attempt, FIRST, eval_runs=[forgot()]))
+    assert not made.create
+    status = status_of(made)
+    assert status.state is JobState.AWAITING_REVIEW
+    assert "waits for somebody's approval" in ready(made).message
+    assert status.artifact is not None
+    assert status.evaluation is not None
+    assert status.evaluation.verdict is Verdict.FAILED
+    succeeded = find(status.conditions, "Succeeded")
+    assert succeeded is not None
+    assert succeeded.status is ConditionStatus.TRUE
 
 
 def test_status_shows_the_change_and_forgets_the_failed_adapter() -> None:

@@ -46,19 +46,23 @@ def test_a_batch_job_that_is_suspended_already_is_left_alone() -> None:
 
 
 NOTED = {"tunesmith.dev/gpu-seconds": "50"}
+#: What lies on a Job that we suspended.
+OURS = {**NOTED, "tunesmith.dev/stopped": "true"}
 
 
 def test_it_goes_on_as_the_same_attempt() -> None:
-    stopped = given.batch_job(spec=STOPPED, annotations=NOTED)
+    stopped = given.batch_job(spec=STOPPED, annotations=OURS)
     made = planned(seen(job(suspend=False, attempt=1), [stopped]))
-    assert made.suspend == [Suspension("triage-train-1", False)]
+    assert made.suspend == [Suspension("triage-train-1", False, {"tunesmith.dev/stopped": None})]
     assert not made.create
     assert status_of(made).attempt == 1
 
 
-def test_what_somebody_else_suspended_is_theirs_to_resume() -> None:
+@pytest.mark.parametrize("annotations", [{}, NOTED], ids=["never ours", "ours once"])
+def test_what_somebody_else_suspended_is_theirs_to_resume(annotations: given.Raw) -> None:
     """Kueue may manage Jobs without a queue, too."""
-    made = planned(seen(job(suspend=False, attempt=1), [given.batch_job(spec=STOPPED)]))
+    stopped = given.batch_job(spec=STOPPED, annotations=annotations)
+    made = planned(seen(job(suspend=False, attempt=1), [stopped]))
     assert not made.suspend
     assert "waits until its Job triage-train-1 is resumed" in condition(made, "Succeeded").message
 
@@ -148,7 +152,7 @@ def test_the_gpu_seconds_so_far_are_noted_when_it_stops() -> None:
     spec = {**RUNNING, "template": {"spec": {"containers": [container]}}}
     batch_job = given.batch_job(spec=spec, annotations=NOTED)
     made = planned(seen(job(), [batch_job], pods=[given.pod()]))
-    assert made.suspend[0].annotations == {"tunesmith.dev/gpu-seconds": "650"}
+    assert made.suspend[0].annotations == {**OURS, "tunesmith.dev/gpu-seconds": "650"}
 
 
 def test_a_resumed_job_without_a_pod_yet_is_no_fault() -> None:

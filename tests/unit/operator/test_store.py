@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from tunesmith.api.objects import Kind
 from tunesmith.kube.cluster import Page
@@ -118,7 +118,12 @@ class Lists:
         yield Page([each for each in self._listed if each["kind"] == kind], self._version)
 
     async def compare(self) -> list[Key]:
-        return await compare_with_lists(self, self.store, KEPT, ())  # type: ignore[arg-type]
+        return await compared(self, KEPT, ())
+
+
+async def compared(lists: Lists, kinds: Iterable[str], namespaces: Iterable[str]) -> list[Key]:
+    found = compare_with_lists(lists, lists.store, kinds, namespaces)  # type: ignore[arg-type]
+    return list(dict.fromkeys([key async for key in found]))
 
 
 def policy_object(version: int, **more: Raw) -> Raw:
@@ -128,7 +133,7 @@ def policy_object(version: int, **more: Raw) -> Raw:
 
 async def test_what_is_of_the_cluster_is_kept_beside_what_is_of_namespaces() -> None:
     lists = Lists(policy_object(8), version=9)
-    await compare_with_lists(lists, lists.store, Deciding, ("team",))  # type: ignore[arg-type]
+    await compared(lists, Deciding, ("team",))
     assert lists.store.select("TuningPolicy", "") == [policy_object(8)]
     assert lists.store.remove(policy_object(12))
     assert lists.store.select("TuningPolicy", "") == []
@@ -137,8 +142,7 @@ async def test_what_is_of_the_cluster_is_kept_beside_what_is_of_namespaces() -> 
 async def test_a_policy_that_no_watch_told_of_concerns_all_that_it_may_decide_about() -> None:
     lists = Lists(policy_object(8), version=9)
     lists.store.put(own_object(7))
-    found = await compare_with_lists(lists, lists.store, Deciding, ("team",))  # type: ignore[arg-type]
-    assert found == [OWNER]
+    assert await compared(lists, Deciding, ("team",)) == [OWNER]
 
 
 def test_of_a_namespace_only_its_metadata_is_news() -> None:
