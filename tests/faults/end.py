@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any
 
+from tunesmith.adapterdeployment.selection import VERSION_LENGTH
+
 from tests.faults.api_server import ApiServer, Object
 
 SERVING = "tunesmith.dev/adapterdeployment"
@@ -51,7 +53,7 @@ class End:
     batch_jobs: frozenset[str]
     #: What there is of servers, such as "services/serving-vllm".
     servers: frozenset[str]
-    #: Digests of the adapters that serving pods are told to serve.
+    #: Versions of the adapters that serving pods are told to serve.
     served: frozenset[str]
 
     def differences(self, other: End) -> list[str]:
@@ -80,7 +82,7 @@ async def end_of(api: ApiServer, namespace: str) -> End:
         tuple(_serving(each) for each in deployments),
         frozenset(str(each["metadata"]["name"]) for each in batch_jobs),
         frozenset(servers),
-        frozenset(digest for each in files for digest in served_digests(each)),
+        frozenset(version for each in files for version in served_versions(each)),
     )
 
 
@@ -117,14 +119,22 @@ def _conditions(status: dict[str, Any]) -> frozenset[tuple[str, str, str]]:
     )
 
 
-def served_digests(files: Object) -> set[str]:
-    """Of every adapter that a serving pod's desired state names."""
+def served_versions(files: Object) -> set[str]:
+    """Of every adapter in a serving pod's desired state, and of one that its weights hold."""
     found = set()
     for text in files.get("data", {}).values():
         try:
             told = json.loads(text)
         except ValueError:
             continue
-        adapters = told.get("adapters", []) if isinstance(told, dict) else []
-        found |= {each["digest"] for each in adapters if each.get("digest")}
+        if isinstance(told, dict) and "base" in told:
+            found |= {version(each["digest"]) for each in told.get("adapters", [])}
+            # Merged weights are the base model of their server, under the name of the version.
+            _, merged, name = told["base"]["name"].partition("@")
+            found |= {name} if merged else set()
     return found
+
+
+def version(digest: str) -> str:
+    """The name that an adapter's version has by its digest."""
+    return digest.removeprefix("sha256:")[:VERSION_LENGTH]

@@ -8,20 +8,24 @@ from dataclasses import replace
 
 from devcluster.layout import own_layout
 from devcluster.simulation import add_nodes
-from tunesmith.api.job_status import JobState
+from tunesmith.api.job_status import JobState, TrainingPhase
 
 from examples.demo.kubectl import conditions
 from tests.cluster.manifests import claim
 from tests.faults.api_server import Object, path, until
 from tests.faults.end import MANAGED, SERVING, Conclusion, End
+from tests.faults.played_trainer import trainer_that_says
 from tests.faults.scenario import JOB, JUDGED, SERVED, SIMULATION
 from tests.faults.trial import Hand, Run
 
 PREPARES, TRAINS = "tunesmith.dev/stage=prepare", "tunesmith.dev/stage=train"
 EVALUATES = "tunesmith.dev/evalrun"
+MERGES = "tunesmith.dev/purpose=merge"
 DOOMED = "faults.tunesmith.dev/doomed"
 #: Time enough to lay hands on what runs.
 SLOWLY = replace(JUDGED, name="trained and judged slowly", duration="1.5s")
+#: Time enough to hear what its trainer says.
+TOLD_OF = replace(JUDGED, name="trained, and told of meanwhile", duration="5s")
 SERVED_SLOWLY = replace(SERVED, name="judged slowly and served", duration="1.5s")
 #: A simulated replica says nothing: the operator waits three seconds for its word, and looks again
 #: a second later. What has become of the replicas it has said by then.
@@ -84,6 +88,26 @@ def state(*states: JobState) -> When:
 
 async def trains(run: Run) -> None:
     await run.team.until_trains()
+
+
+async def saves(run: Run) -> None:
+    """The pod of training runs and says that it stores the adapter; the job tells of it."""
+    await trains(run)
+    async with trainer_that_says(TrainingPhase.SAVING) as address:
+        pod = (await latest(run, "pods", TRAINS))["metadata"]
+        answering = {"status": {"podIP": address, "podIPs": [{"ip": address}]}}
+        await run.team.api.patch("pods", pod["namespace"], pod["name"], answering, "status")
+        await run.team.until_state(JobState.SAVING)
+
+
+async def merges(run: Run) -> None:
+    """The pod that merges the adapter into the base model's weights runs."""
+
+    async def runs() -> bool:
+        jobs = await run.team.api.list("jobs", run.team.namespace, MERGES)
+        return any(each.get("status", {}).get("active") for each in jobs)
+
+    await until("an adapter is merged", runs, 60, every=0.1)
 
 
 async def evaluates(run: Run) -> None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from tests.faults.api_server import ApiServer, Object
-from tests.faults.end import MANAGED, served_digests
+from tests.faults.end import MANAGED, served_versions, version
 from tests.faults.history import History
 
 OWNED = (
@@ -87,12 +87,12 @@ def nothing_is_ready_that_did_not_pass(story: Story) -> list[str]:
 
 def nothing_is_served_that_did_not_pass(story: Story) -> list[str]:
     """No adapter is ever in what serving pods are told to serve, unless an EvalRun passed it."""
-    passed = passed_digests(story)
+    passed = {version(each) for each in passed_digests(story)}
     return [
-        f"nothing_is_served_that_did_not_pass: {digest}"
+        f"nothing_is_served_that_did_not_pass: {served}"
         for files in story.history.of(story.namespace, "configmaps")
-        for digest in served_digests(files)
-        if digest not in passed
+        for served in served_versions(files)
+        if served not in passed
     ]
 
 

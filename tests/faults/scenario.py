@@ -11,11 +11,12 @@ from typing import Any
 
 from tunesmith.api.dataset import APPROVED_BY, APPROVED_DATA
 from tunesmith.api.job_status import FINISHED, JobState
+from tunesmith.api.serving_status import Strategy
 from tunesmith.api.trainer_contract import EvaluationOutcome, TerminationMessage
 from tunesmith.kube.labels import QUEUE_NAME
 
 from tests.faults.api_server import ApiServer, Object, until
-from tests.faults.end import MANAGED, SERVING, served_digests
+from tests.faults.end import MANAGED, SERVING, served_versions
 from tests.unit.operator import given
 
 JOB = "triage"
@@ -74,13 +75,13 @@ class Team:
         await until("replicas answer", answer, PATIENCE_SECONDS)
 
     async def until_served(self) -> None:
-        """Until the server is told of an adapter, and the AdapterDeployment tells of it."""
+        """Until a server is told of an adapter, and the AdapterDeployment tells of it."""
 
         async def is_served() -> bool:
             files = await self.api.list("configmaps", self.namespace, SERVING)
             own = await self.api.list("adapterdeployments", self.namespace)
             told = any(each.get("status", {}).get("adapters") for each in own)
-            return told and any(served_digests(each) for each in files)
+            return told and any(served_versions(each) for each in files)
 
         await until("an adapter is served", is_served, PATIENCE_SECONDS)
 
@@ -88,13 +89,13 @@ class Team:
         await self.api.patch("finetunejobs", self.namespace, JOB, {"spec": {"suspend": suspend}})
 
     async def apply(self, scenario: Scenario) -> None:
-        if scenario.is_served:
-            await self.serve()
+        if scenario.served:
+            await self.serve(scenario.served)
         await self.api.create("finetunejobs", self.namespace, scenario.manifest())
 
-    async def serve(self) -> None:
+    async def serve(self, strategy: Strategy = Strategy.ADAPTERS) -> None:
         """Whatever passes."""
-        await self.api.create("adapterdeployments", self.namespace, deployment())
+        await self.api.create("adapterdeployments", self.namespace, deployment(strategy))
 
 
 Act = Callable[[Team], Awaitable[None]]
@@ -119,8 +120,8 @@ class Scenario:
     duration: str = "0.3s"
     #: A label of the nodes that take its pods, and a taint that keeps all others away.
     nodes: str = ""
-    #: Whether there is an AdapterDeployment beside it, which takes whatever passes.
-    is_served: bool = False
+    #: How an AdapterDeployment beside it serves whatever passes; None: there is none.
+    served: Strategy | None = None
 
     def manifest(self) -> Object:
         tainted = ("tunesmith.dev/simulated", self.nodes)
@@ -144,7 +145,7 @@ class Scenario:
         }
 
 
-def deployment() -> Object:
+def deployment(strategy: Strategy = Strategy.ADAPTERS) -> Object:
     """Of whatever passes. Its simulated pods start, and never prove anything."""
     return {
         "apiVersion": "tunesmith.dev/v1alpha1",
@@ -152,7 +153,7 @@ def deployment() -> Object:
         "metadata": {"name": "serving"},
         "spec": {
             "baseModel": {"uri": BASE},
-            "strategy": "Adapters",
+            "strategy": str(strategy),
             "adapters": {"selector": {"matchLabels": TEAM}},
             "resources": {"gpus": 0},
             "podTemplate": ON_SIMULATED_NODES,
@@ -214,13 +215,14 @@ async def delete_midway(team: Team) -> None:
 
 
 JUDGED = Scenario("trained and judged", JobState.READY)
-SERVED = replace(JUDGED, name="judged and served", is_served=True)
+SERVED = replace(JUDGED, name="judged and served", served=Strategy.ADAPTERS)
+MERGED = replace(JUDGED, name="judged, merged and served", served=Strategy.MERGED)
 #: What does not pass is not served: nothing else differs from SERVED.
 REJECTED = Scenario(
     "trained and rejected",
     JobState.REJECTED,
     simulation={"message": last_word(given.measured(-30, -10, difference=-20)).to_line()},
-    is_served=True,
+    served=Strategy.ADAPTERS,
 )
 RETRIED = Scenario(
     "failed once and retried", JobState.READY, simulation={**OUT_OF_MEMORY, "only-attempt": "1"}
@@ -249,6 +251,6 @@ EXPIRED = replace(
 )
 DELETED = Scenario("deleted midway", None, act=delete_midway, duration="1.5s")
 #: The server stays, and holds nothing.
-DELETED_BESIDE_A_SERVER = replace(DELETED, name="deleted beside a server", is_served=True)
+DELETED_BESIDE_A_SERVER = replace(DELETED, name="deleted beside a server", served=Strategy.ADAPTERS)
 
-SCENARIOS = (JUDGED, SERVED, RETRIED, FAILED, SUSPENDED, ADMITTED, EXPIRED, DELETED)
+SCENARIOS = (JUDGED, SERVED, MERGED, RETRIED, FAILED, SUSPENDED, ADMITTED, EXPIRED, DELETED)

@@ -81,9 +81,9 @@ class Stage:
             await run.team.apply(scenario)
             await scenario.act(run.team)
             await run.team.until_state(scenario.ends, seconds=END_SECONDS)
-            if scenario.is_served:
+            if scenario.served:
                 await run.team.until_replicas_answer()
-            if scenario.is_served and scenario.ends is JobState.READY:
+            if scenario.served and scenario.ends is JobState.READY:
                 await run.team.until_served()
             await run.quiet()
             broken = await self._broken(run)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from tunesmith.adapterdeployment.objects import CALLED_FOR
 from tunesmith.api.job_status import JobState
+from tunesmith.api.serving_status import Strategy
 
 from tests.faults.api_server import Object, until
-from tests.faults.end import SERVING, served_digests
+from tests.faults.end import SERVING, served_versions, version
 from tests.faults.hands import EVALUATES, TRAINS
 from tests.faults.scenario import (
     JUDGED,
@@ -98,9 +99,7 @@ async def pause_before_training(team: Team) -> None:
 
 
 async def withdraw_what_is_merged(team: Team) -> None:
-    merged = deployment()
-    merged["spec"]["strategy"] = "Merged"
-    await team.api.create("adapterdeployments", team.namespace, merged)
+    await team.serve(Strategy.MERGED)
     await until_present(team, "deployments")
     labels = {"metadata": {"labels": {"team": None}}}
     await team.api.patch("finetunejobs", team.namespace, "triage", labels)
@@ -137,7 +136,7 @@ def _is_ours(event: Object) -> bool:
 
 async def all_that_serves(team: Team) -> list[str]:
     files = await present(team, "configmaps", SERVING)
-    served = {digest for each in files for digest in served_digests(each)}
+    served = {name for each in files for name in served_versions(each)}
     lacks = [
         (not await present(team, plural, SERVING), f"there is no {plural[:-1]} of the server")
         for plural in ("services", "deployments", "poddisruptionbudgets")
@@ -145,7 +144,7 @@ async def all_that_serves(team: Team) -> list[str]:
     (own,) = await present(team, "adapterdeployments")
     told = own.get("status", {}).get("state")
     return said(
-        (given.DIGEST not in served, "the adapter is not served"),
+        (version(given.DIGEST) not in served, "the adapter is not served"),
         *lacks,
         (not told, "the AdapterDeployment says nothing"),
     )

@@ -17,6 +17,7 @@ from tests.faults.scenario import (
     FAILED,
     JOB,
     JUDGED,
+    MERGED,
     QUEUED,
     REJECTED,
     RETRIED,
@@ -62,6 +63,7 @@ PHASES: list[tuple[str, Scenario, hands.When]] = [
     ("Queued", QUEUED, hands.state(JobState.QUEUED)),
     ("Waiting", NOWHERE, hands.state(JobState.WAITING)),
     ("training", hands.SLOWLY, hands.trains),
+    ("Saving", hands.TOLD_OF, hands.saves),
     ("Retrying", RETRIED, hands.state(JobState.RETRYING, JobState.READY)),
     ("Evaluating", hands.SLOWLY, hands.state(JobState.EVALUATING, JobState.READY)),
     ("being judged", hands.SLOWLY, hands.evaluates),
@@ -82,7 +84,7 @@ async def test_a_job_that_is_deleted_in_any_phase_leaves_nothing(
             replace(scenario, ends=None),
             hand=deleted_when(when),
             named=f"deleted when {phase}",
-            like=DELETED_BESIDE_A_SERVER if scenario.is_served else DELETED,
+            like=DELETED_BESIDE_A_SERVER if scenario.served else DELETED,
         )
         for phase, scenario, when in choice.of(PHASES)
     ]
@@ -101,20 +103,22 @@ async def test_an_adapterdeployment_that_is_deleted_in_any_phase_leaves_nothing(
 ) -> None:
     """The job goes on, as one does that nobody serves."""
     phases = [
-        ("at once", at_once),
-        ("while its job trains", hands.trains),
-        ("while its job is judged", hands.evaluates),
-        ("once it serves", hands.served),
+        ("at once", hands.SERVED_SLOWLY, at_once),
+        ("while its job trains", hands.SERVED_SLOWLY, hands.trains),
+        ("while its job is judged", hands.SERVED_SLOWLY, hands.evaluates),
+        ("while it merges", MERGED, hands.merges),
+        ("once it serves", hands.SERVED_SLOWLY, hands.served),
+        ("once it serves what is merged", MERGED, hands.served),
     ]
     trials = [
         Trial(
             Group.DELETION,
-            hands.SERVED_SLOWLY,
+            scenario,
             hand=hands.no_longer_served(when),
             named=f"AdapterDeployment deleted {phase}",
             like=JUDGED,
         )
-        for phase, when in choice.of(phases)
+        for phase, scenario, when in choice.of(phases)
     ]
     again = Trial(
         Group.DELETION,

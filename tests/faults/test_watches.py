@@ -7,14 +7,14 @@ import pytest
 from tests.faults import hands
 from tests.faults.conftest import Choice
 from tests.faults.fault import Disturbance, Group, WatchFault
-from tests.faults.scenario import DELETED, FAILED, JUDGED, REJECTED, SERVED, SUSPENDED
+from tests.faults.scenario import DELETED, FAILED, JUDGED, MERGED, REJECTED, SERVED, SUSPENDED
 from tests.faults.stage import Stage
 from tests.faults.tally import Tally
 from tests.faults.trial import Trial
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-TOLD = (SERVED, FAILED, SUSPENDED, DELETED, REJECTED)
+TOLD = (SERVED, MERGED, FAILED, SUSPENDED, DELETED, REJECTED)
 
 
 @pytest.mark.parametrize("disturbance", Disturbance)
