@@ -26,7 +26,7 @@ hash = $(shell cat $(1) | sha256sum | cut -c1-16)
 
 .PHONY: help
 help: ## Show this list.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 # --- environments --------------------------------------------------------------------------------
 
