@@ -84,16 +84,13 @@ def evaluation_plan(run: EvalRun, adapter: JudgedAdapter | None) -> EvaluationPl
     """What the evaluator is to do. The same for every attempt."""
     judged, merged = _adapter(adapter), _merged_model(run)
     output, base_results = _output(run), _base_results(run)
+    named = adapter or run.spec.merged_model
     return EvaluationPlan(
         owner=f"{run.metadata.namespace}/{run.metadata.name}",
         base_model=_base_model(run).planned(),
         adapter=judged.planned() if judged else None,
         merged_model=merged.planned() if merged else None,
-        digest=adapter.digest
-        if adapter
-        else run.spec.merged_model.digest
-        if run.spec.merged_model
-        else None,
+        digest=named.digest if named else None,
         suites=[
             _planned_suite(run, suite, suite_sources(number, suite))
             for number, suite in enumerate(run.spec.suites, start=1)

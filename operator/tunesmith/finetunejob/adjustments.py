@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.api.job_evaluation import Adjustment, JobEvaluation, Tunable
 from tunesmith.api.training import Training
-from tunesmith.kube.attempts import Attempt
+from tunesmith.kube.attempts import Attempt, job_of
 from tunesmith.kube.labels import ADJUSTMENTS, noted
 
 Object = dict[str, Any]
@@ -32,7 +32,7 @@ def annotation(changes: Sequence[Adjustment]) -> dict[str, str]:
 
 def of_attempt(jobs: list[Object], attempt: Attempt, known: list[Adjustment]) -> list[Adjustment]:
     """The changes with which an attempt trains; those ``known`` where a hand has spoilt them."""
-    job = next(each for each in jobs if each["metadata"]["name"] == attempt.job_name)
+    job = job_of(attempt, jobs)
     if ADJUSTMENTS not in job["metadata"].get("annotations", {}):
         return []
     try:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from tunesmith.api.memory import MemoryPlan
 from tunesmith.api.objects import Failure, FailureClass
 from tunesmith.finetunejob.decision import Observed, Prepared, has_begun
+from tunesmith.kube.attempts import job_of
 from tunesmith.kube.labels import MEMORY_PLAN, noted
 from tunesmith.memory_planner.planning import halve
 
@@ -29,8 +30,7 @@ def annotation(plan: MemoryPlan) -> dict[str, str]:
 def of_last_attempt(observed: Observed, seen: Prepared | None) -> MemoryPlan | None:
     """How the last attempt fits into memory; before the first, how it will."""
     if observed.attempt:
-        name = observed.attempt.job_name
-        job = next(each for each in observed.jobs if each["metadata"]["name"] == name)
+        job = job_of(observed.attempt, observed.jobs)
         if (written := noted(job, MEMORY_PLAN)) is not None:
             with suppress(ValidationError):
                 return MemoryPlan.model_validate(written)

@@ -110,6 +110,11 @@ def attempt_number(job: Object) -> int:
     return int(job["metadata"]["name"].rpartition("-")[2])
 
 
+def job_of(attempt: Attempt, jobs: list[Object]) -> Object:
+    """Its batch Job, which was observed with it."""
+    return next(each for each in jobs if each["metadata"]["name"] == attempt.job_name)
+
+
 def outdated_children(jobs: list[Object], start: Start | None) -> list[tuple[str, str]]:
     """What the newest attempt makes superfluous: all but the failed Job before it, whose log is of
     use. From what is there, as a deletion may have failed when the attempt was begun."""

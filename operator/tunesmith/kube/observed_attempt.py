@@ -16,7 +16,7 @@ from tunesmith.api.objects import AttemptStatus, Failure, FailureClass
 from tunesmith.api.reasons import ConditionReason
 from tunesmith.api.trainer_contract import FAILURE_CLASSES, Outcome, Reason, TerminationMessage
 from tunesmith.kube import pods
-from tunesmith.kube.attempts import Attempt, AttemptState, attempt_number
+from tunesmith.kube.attempts import Attempt, AttemptState, attempt_number, job_of
 from tunesmith.kube.conditions import raw_condition
 from tunesmith.kube.labels import COUNTED_FAILURES, QUEUE_NAME, noted_number
 from tunesmith.kube.parsing import json_of_a_pod
@@ -83,7 +83,7 @@ def is_behind(
         return bool(known.attempt)
     if known.failure and known.failure.attempt == attempt.number:
         return False
-    job = next(each for each in jobs if each["metadata"]["name"] == attempt.job_name)
+    job = job_of(attempt, jobs)
     return is_finished(job) and not any(map(pods.ending, newest_pods(job, job_pods).values()))
 
 
