@@ -63,6 +63,13 @@ class OperatorProcess:
             (top / "tasks").write_text(thread)
             os.sched_setscheduler(int(thread), os.SCHED_FIFO, os.sched_param(1))
 
+    def require_alive(self) -> None:
+        """Raises SystemExit when the kubelet had to start its container again."""
+        pod = json.loads(SYSTEM.run("get", "pod", self.pod, "-o", "json"))
+        for each in pod["status"]["containerStatuses"]:
+            if each["restartCount"]:
+                raise SystemExit(f"the operator ended by itself: {each['lastState']}")
+
     def crash(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 

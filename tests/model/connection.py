@@ -108,7 +108,7 @@ class Connection(Cluster):
         self._patch(kind, name, {"metadata": {"annotations": annotations}})
 
     async def suspend(
-        self, namespace: str, job_name: str, annotations: dict[str, str | None], *, suspend: bool
+        self, namespace: str, job_name: str, annotations: dict[str, str], *, suspend: bool
     ) -> Object | None:
         patch = {"metadata": {"annotations": annotations}, "spec": {"suspend": suspend}}
         return self._patch("Job", job_name, patch)
@@ -154,11 +154,9 @@ class Connection(Cluster):
 
 
 def merge(found: Object, patch: Object) -> None:
-    """As a merge patch has it."""
+    """As a merge patch has it; no patch of ours takes a field away."""
     for name, value in patch.items():
-        if value is None:
-            found.pop(name, None)
-        elif isinstance(value, dict) and isinstance(found.get(name), dict):
+        if isinstance(value, dict) and isinstance(found.get(name), dict):
             merge(found[name], value)
         else:
             found[name] = value

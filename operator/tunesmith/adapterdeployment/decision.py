@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
+from pydantic import ValidationError
+
 from tunesmith.adapterdeployment import errands, merging, retirement, rollout
 from tunesmith.adapterdeployment.autoscaling import scaled_objects
 from tunesmith.adapterdeployment.configuration import (
@@ -43,9 +45,11 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import NotServedReason
 from tunesmith.api.serving_contract import (
+    DESIRED_FILE,
     SERVER_FILE,
     AdapterReport,
     AdapterState,
+    DesiredState,
     ReplicaReport,
     Traffic,
     state_digest,
@@ -202,7 +206,8 @@ def _beside_the_base(
     observed: Observed, selection: Selection, choice: merging.Choice, now: datetime
 ) -> Decision:
     deployment = observed.deployment
-    selection = at_most(MOST_NAMES, selection, deployment, *TOO_MANY)
+    served = [each for each in deployment.status.adapters if each.state is VersionState.PROMOTED]
+    selection = at_most(max(MOST_NAMES, len(served)), selection, deployment, *TOO_MANY)
     evidence = Evidence(_everywhere(observed), traffic(observed.replicas), now)
     versions = rollout.within_bounds(
         rollout.versions(
@@ -409,8 +414,9 @@ def delete_list(
 def _serves_what_was_withdrawn(observed: Observed, decision: Decision) -> bool:
     """Whether running pods have weights with an adapter that may not be served any more.
 
-    Such pods go at once: others that take their place may not find one, or not start. An adapter
-    that is named is replaced by changing its name's digest, and its pods stay until then.
+    Such pods go at once: others that take their place may not find one, or not start. The version
+    of a name in adapters.named is replaced by writing another digest there: its pods stay until
+    then.
     """
     running = observed.child("Deployment", Role.ADAPTERS)
     may_stay = {
@@ -418,10 +424,21 @@ def _serves_what_was_withdrawn(observed: Observed, decision: Decision) -> bool:
     }
     if running is None or config_map_of(running) in may_stay:
         return False
-    if decision.main is None:
-        return True
-    is_named = any(each.candidate.job is None for each in decision.versions)
-    return not _runs_beside_the_base(observed) and not is_named
+    if _runs_beside_the_base(observed):
+        return decision.main is None
+    name = _merged_name(observed, running)
+    named = {each.name for each in observed.deployment.spec.adapters.named}
+    return name not in named & decision.selection.served.keys()
+
+
+def _merged_name(observed: Observed, running: Object) -> str:
+    """The served name whose version is part of the running pods' weights."""
+    files = observed.children.get(("ConfigMap", config_map_of(running) or ""), {})
+    desired = files.get("data", {}).get(DESIRED_FILE)
+    try:
+        return DesiredState.model_validate_json(desired or "").base.name.partition("@")[0]
+    except ValidationError:
+        return ""
 
 
 def _is_as_wanted(observed: Observed, wanted: Object) -> bool:

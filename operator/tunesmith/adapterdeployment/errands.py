@@ -76,7 +76,9 @@ def errand(
     """What is known of an errand; ``done`` says that its result was seen elsewhere."""
     wanted = {VERSION: candidate.version, PURPOSE: str(purpose)}
     of_version = [job for job in jobs if wanted.items() <= job["metadata"]["labels"].items()]
-    own = [job for job in of_version if job["metadata"]["labels"].get(PLACE) == candidate.place]
+    # The first version wrote no place: such a Job is about whichever is looked at.
+    place = candidate.place
+    own = [job for job in of_version if job["metadata"]["labels"].get(PLACE, place) == place]
     attempt = latest_attempt(own, job_pods)
     succeeded = attempt is not None and attempt.state is AttemptState.SUCCEEDED
     # The Job outlives its pod: that it is complete is enough, folders come and go as a whole.

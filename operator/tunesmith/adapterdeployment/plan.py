@@ -48,9 +48,9 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
             *_jobs(observed, removals, removal_job, settings),
         ],
         apply=apply_list(observed, decision, settings),
-        delete=[
-            *delete_list(observed, decision, autoscaled=bool(status.autoscaled)),
-            *(child for errand, step in (*merges, *removals) for child in errand.outdated(step)),
+        delete=delete_list(observed, decision, autoscaled=bool(status.autoscaled)),
+        obsolete=[
+            child for errand, step in (*merges, *removals) for child in errand.outdated(step)
         ],
         annotate=called,
         requeue_after=QUICK

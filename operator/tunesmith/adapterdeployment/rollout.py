@@ -75,11 +75,11 @@ def versions(
 
 
 def within_bounds(found: list[Version]) -> list[Version]:
-    """As many as a status has room for; those that are only kept go first."""
+    """As many as a status has room for; those that nobody asks go first."""
     surplus = max(0, len(found) - MOST_VERSIONS)
     spare = [
         each
-        for state in (VersionState.STANDBY, VersionState.ROLLED_BACK)
+        for state in (VersionState.STANDBY, VersionState.ROLLED_BACK, VersionState.JOINING)
         for each in found
         if each.state is state
     ]

@@ -81,7 +81,7 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     return Plan(
         status=_completed(observed, decision, status, now),
         create=_job(observed, start, settings) if start else (),
-        delete=outdated_children(observed.jobs, start),
+        obsolete=outdated_children(observed.jobs, start),
         requeue_after=decision.requeue_after,
     )
 

@@ -40,10 +40,10 @@ def plan(observed: Observed, settings: Settings, now: datetime) -> Plan:
     return Plan(
         status=status,
         create=list(_children(observed, decision, found, settings)),
-        delete=[
+        delete=suspension.stopped_children(observed, decision.state),
+        obsolete=[
             *outdated_children(observed.jobs, decision.start),
             *outdated_children(observed.preparation_jobs, decision.prepare),
-            *suspension.stopped_children(observed, decision.state),
         ],
         suspend=suspension.changes(observed, now),
         requeue_after=min(waits, default=None),

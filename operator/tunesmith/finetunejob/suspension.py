@@ -62,7 +62,9 @@ def changes(observed: Observed, now: datetime) -> list[Suspension]:
     if observed.job.spec.suspend:
         running = [job for job in own if not wants_suspension(job)]
         return [Suspension(_name(job), True, _noted(job, observed, now)) for job in running]
-    return [Suspension(_name(job), False, {STOPPED: None}) for job in own if _is_stopped_by_us(job)]
+    return [
+        Suspension(_name(job), False, {STOPPED: "false"}) for job in own if _is_stopped_by_us(job)
+    ]
 
 
 def stopped_jobs(observed: Observed) -> list[Object]:
@@ -81,12 +83,15 @@ def stopped_children(observed: Observed, state: JobState) -> list[tuple[str, str
     return [*jobs, *(("EvalRun", name) for name in runs)]
 
 
-def _noted(job: Object, observed: Observed, now: datetime) -> dict[str, str | None]:
+def _noted(job: Object, observed: Observed, now: datetime) -> dict[str, str]:
     return {GPU_SECONDS: str(so_far(job, observed.pods, now)), STOPPED: "true"}
 
 
 def _is_stopped_by_us(job: Object) -> bool:
-    return wants_suspension(job) and STOPPED in job["metadata"].get("annotations", {})
+    annotations = job["metadata"].get("annotations", {})
+    # The first version noted nothing but what had been used.
+    noted = annotations.get(STOPPED, "true" if GPU_SECONDS in annotations else "false")
+    return wants_suspension(job) and noted == "true"
 
 
 def _name(job: Object) -> str:

@@ -246,7 +246,7 @@ class Cluster:
         await self._merge(kind, namespace, name, {"metadata": {"annotations": annotations}})
 
     async def suspend(
-        self, namespace: str, job_name: str, annotations: dict[str, str | None], *, suspend: bool
+        self, namespace: str, job_name: str, annotations: dict[str, str], *, suspend: bool
     ) -> Object | None:
         """Stop a Job or let it go on; gone already is fine.
 

@@ -25,7 +25,7 @@ PLAN = f"{GROUP}/plan"
 OUTPUT = f"{GROUP}/output"
 #: GPU-seconds that an attempt had used when it was suspended: its Job forgets its start then.
 GPU_SECONDS = f"{GROUP}/gpu-seconds"
-#: On a Job that we suspended, and nobody else.
+#: On a Job that we suspended, and nobody else: "true", and "false" once we let it go on.
 STOPPED = f"{GROUP}/stopped"
 #: Which part of its owner's work a Job does.
 STAGE = f"{GROUP}/stage"

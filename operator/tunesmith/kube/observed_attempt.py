@@ -132,7 +132,9 @@ def _attempt(
         message = last.message if last else None
         if message and (message.tells_of(outcome) if outcome else message.failure is None):
             return Attempt(**common, state=AttemptState.SUCCEEDED, message=message)
-        failure = known or (_said_nothing(number, last) if last else _lost(number, job))
+        # Of a pod that did not end well another one was made, and is gone.
+        says = last is not None and last.end.exit_code == 0
+        failure = known or (_said_nothing(number, last) if last and says else _lost(number, job))
         return Attempt(**common, state=AttemptState.FAILED, failure=failure)
     if reason := finished(job, "Failed"):
         failed = [each for each in ended if each.end.exit_code != 0]

@@ -23,11 +23,11 @@ class Status(Protocol):
 
 @dataclass(frozen=True)
 class Suspension:
-    """Whether a Job may have pods, and what is noted on it in the same breath; None: no more."""
+    """Whether a Job may have pods, and what is noted on it in the same breath."""
 
     job_name: str
     suspend: bool
-    annotations: dict[str, str | None] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,4 +48,7 @@ class Plan:
     suspend: Sequence[Suspension] = ()
     #: The object itself is to go: it has served its time.
     expired: bool = False
+    #: Kind and name of what is of no use any more. It is deleted last, and stops nothing if it
+    #: cannot be.
+    obsolete: Sequence[tuple[str, str]] = ()
     requeue_after: timedelta | None = None

@@ -178,7 +178,19 @@ async def carry_out(around: Surroundings, source: Source, plan: Plan, now: datet
             with contextlib.suppress(ApiError):
                 await _say_stalled(cluster, source, *_why_no_child(error), now)
         raise
-    return await _write_status(around, source, plan, now)
+    done = await _write_status(around, source, plan, now)
+    await _tidy_up(cluster, source, plan)
+    return done
+
+
+async def _tidy_up(cluster: Cluster, source: Source, plan: Plan) -> None:
+    namespace = source.raw["metadata"]["namespace"]
+    for kind, name in plan.obsolete:
+        try:
+            await cluster.delete(kind, namespace, name)
+            log.info("deleted %s %s/%s", kind, namespace, name)
+        except ApiError as error:
+            log.warning("%s %s/%s is not deleted: %s", kind, namespace, name, error)
 
 
 async def _let_go(around: Surroundings, source: Source) -> Pass:

@@ -18,6 +18,9 @@ from tunesmith.kube.measuring import measured_requests
 
 Object = dict[str, Any]
 
+#: Objects that kopf asks for at once when a watch begins: without it thousands of Jobs and pods are
+#: one answer, which took more memory than all that is kept of them.
+CHUNK_SIZE = 500
 #: So long kopf is given to end.
 ENDS_SECONDS = 10.0
 
@@ -127,6 +130,7 @@ def _settings(resources: Iterable[Watched]) -> kopf.OperatorSettings:
             selector = ",".join(f"{key}={value}" for key, value in each.labels.items())
             chosen = (each.group, each.version, each.plural)
             settings.watching.label_selectors[chosen] = selector
+    settings.watching.chunk_size = CHUNK_SIZE
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = _NothingHandled()

@@ -276,6 +276,7 @@ def test_a_named_adapter_that_is_replaced_answers_until_the_next_does() -> None:
     world.merge(1)
     assert is_ready(world.settle())
     world.change(strategy="Merged", adapters={"named": [named(2, "pvc://models/two")]})
+    assert ("Deployment", "serving-vllm") not in world.plan().delete, "the merge takes a while"
     world.step()
     world.merge(2)
     made = world.plan()
@@ -298,6 +299,14 @@ def test_an_adapter_that_moved_is_merged_there_before_it_is_served_from_there() 
     assert world.options()["model"] == "/mnt/claims/faster/one-merged"
 
 
+def test_a_merge_of_the_first_version_is_not_done_again() -> None:
+    world = merging()
+    world.merge(1)
+    for job in world.merge_jobs:
+        del job["metadata"]["labels"]["tunesmith.dev/adapter-place"]
+    assert not world.plan().create
+
+
 def test_of_merges_that_fail_the_last_two_are_kept() -> None:
     world = merging()
     for number in (1, 2):
@@ -305,8 +314,7 @@ def test_of_merges_that_fail_the_last_two_are_kept() -> None:
         world.step(given.NOW + timedelta(hours=number))
     assert len(world.merge_jobs) == 3
     made = world.plan(given.NOW + timedelta(hours=2))
-    assert ("Job", f"serving-merge-{OLD}-1") in made.delete
-    assert ("Job", f"serving-merge-{OLD}-2") not in made.delete
+    assert made.obsolete == [("Job", f"serving-merge-{OLD}-1")]
 
 
 def test_while_the_one_that_stays_is_merged_the_other_is_served_no_more() -> None:

@@ -130,6 +130,17 @@ def test_a_pod_that_ends_well_and_says_nothing_has_failed(word: str) -> None:
     assert counted_failures(attempt) == 1
 
 
+def test_a_result_of_which_only_an_evicted_pod_is_left_is_read_again_and_not_counted() -> None:
+    """The Job controller made another pod, which succeeded and is gone."""
+    jobs = [given.batch_job(finished="Complete")]
+    evicted = given.pod(phase="Failed", terminated={"exitCode": 137, "message": ""})
+    attempt = latest_attempt(jobs, [evicted], outcome=Outcome.TRAINING)
+    assert attempt is not None
+    assert attempt.failure is not None
+    assert attempt.failure.reason == "ResultLost"
+    assert counted_failures(attempt) == 0
+
+
 def test_a_last_word_about_something_else_is_no_result() -> None:
     jobs = [given.batch_job(finished="Complete")]
     pods = [given.ended(given.trained(), 0)]

@@ -163,8 +163,8 @@ def test_its_service_goes_with_the_attempt() -> None:
     job = given.finetunejob(status=given.prepared(), evaluation=AT_ONCE, resources={"nodes": 2})
     made = planned(seen(job, jobs, pods=[crash]))
     assert status_of(made).state is JobState.PENDING
-    assert ("Service", "triage-train-1") in made.delete
-    assert ("Service", "triage-train-2") not in made.delete
+    assert ("Service", "triage-train-1") in made.obsolete
+    assert ("Service", "triage-train-2") not in made.obsolete
 
 
 def test_progress_of_a_group_is_told_as_of_one() -> None:

@@ -48,17 +48,24 @@ def test_a_batch_job_that_is_suspended_already_is_left_alone() -> None:
 NOTED = {"tunesmith.dev/gpu-seconds": "50"}
 #: What lies on a Job that we suspended.
 OURS = {**NOTED, "tunesmith.dev/stopped": "true"}
+WENT_ON = {**NOTED, "tunesmith.dev/stopped": "false"}
 
 
 def test_it_goes_on_as_the_same_attempt() -> None:
     stopped = given.batch_job(spec=STOPPED, annotations=OURS)
     made = planned(seen(job(suspend=False, attempt=1), [stopped]))
-    assert made.suspend == [Suspension("triage-train-1", False, {"tunesmith.dev/stopped": None})]
+    assert made.suspend == [Suspension("triage-train-1", False, {"tunesmith.dev/stopped": "false"})]
     assert not made.create
     assert status_of(made).attempt == 1
 
 
-@pytest.mark.parametrize("annotations", [{}, NOTED], ids=["never ours", "ours once"])
+def test_what_the_first_version_stopped_goes_on_too() -> None:
+    stopped = given.batch_job(spec=STOPPED, annotations=NOTED)
+    (change,) = planned(seen(job(suspend=False, attempt=1), [stopped])).suspend
+    assert not change.suspend
+
+
+@pytest.mark.parametrize("annotations", [{}, WENT_ON], ids=["never ours", "ours once"])
 def test_what_somebody_else_suspended_is_theirs_to_resume(annotations: given.Raw) -> None:
     """Kueue may manage Jobs without a queue, too."""
     stopped = given.batch_job(spec=STOPPED, annotations=annotations)
