@@ -15,8 +15,8 @@ from tunesmith.kube.watches import Watched, watch
 
 #: kopf itself waits five seconds for requests that do not end.
 ENDS_SECONDS = 20.0
-#: Paths of the requests, and the labels that they choose by.
-ASKED: list[tuple[str, str]] = []
+#: Paths and questions of the requests.
+ASKED: list[tuple[str, dict[str, str]]] = []
 KINDS = {
     "/api/v1": {"pods": "Pod", "namespaces": "Namespace"},
     "/apis/batch/v1": {"jobs": "Job"},
@@ -30,7 +30,7 @@ async def api_server() -> AsyncIterator[str]:
 
     async def answer(request: web.Request) -> web.StreamResponse:
         path = request.path
-        ASKED.append((path, request.query.get("labelSelector", "")))
+        ASKED.append((path, dict(request.query)))
         if path in KINDS:
             known = {"namespaced": True, "singularName": "", "verbs": ["list", "watch", "patch"]}
             kinds = [known | {"name": plural, "kind": kind} for plural, kind in KINDS[path].items()]
@@ -94,7 +94,8 @@ async def test_when_one_watch_is_refused_all_of_them_end(
         )
         await asyncio.wait_for(watching, ENDS_SECONDS)
     assert began == [True]
-    chosen = {
-        path.rpartition("/")[2]: labels for path, labels in ASKED if "namespaces/team" in path
-    }
+    asked = [(path.rpartition("/")[2], how) for path, how in ASKED if "namespaces/team" in path]
+    chosen = {plural: how.get("labelSelector", "") for plural, how in asked}
     assert chosen == {"pods": "app=ours", "jobs": ""}, "every pod of the cluster would be sent"
+    lists = [how for _, how in asked if "watch" not in how]
+    assert all(int(each["limit"]) <= 500 for each in lists), "thousands would come as one answer"
