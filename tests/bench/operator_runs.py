@@ -99,14 +99,16 @@ def run_floor(
     return FloorRun(seconds, between(applied, pods))
 
 
-def run_ours(kubectl: Kubectl, operator: OperatorProcess, count: int, training: float) -> OurRun:
+def run_ours(
+    kubectl: Kubectl, operator: OperatorProcess, count: int, training: float, preparation: float
+) -> OurRun:
     start = AUDIT.position()
     operator.forget_peak()
     cpu, before = operator.cpu_seconds, operator.resident
     names = [job_name(number) for number in range(count)]
     watch = Milestones(kubectl, "finetunejobs", ("Succeeded", "Ready"))
     began = time.time()
-    apply_all(kubectl, [finetunejob(each, training) for each in names])
+    apply_all(kubectl, [finetunejob(each, training, preparation) for each in names])
     say(f"{count:,} FineTuneJobs are applied after {time.time() - began:.1f} s")
     watch.wait("Succeeded", count, LONGEST_SECONDS, say)
     say(f"all FineTuneJobs have trained after {time.time() - began:.1f} s")

@@ -4,9 +4,10 @@ On the development cluster with simulated GPU nodes, and with the operator as a 
 many bare batch Jobs of the very pod template that the operator makes, applied by one `kubectl
 apply`, with the operator stopped: the floor. Then as many FineTuneJobs, applied alike. A training
 takes ten minutes, and few are shorter that are worth a GPU; with `--training 60` the ratio says how
-busy the machine is. With `--alone` the operator goes before all else on it, since in most clusters
-it shares no node with the API server. Then more jobs, until there are 5,000 finished ones: what
-they cost in memory, when nothing happens, and after a restart.
+busy the machine is. A preparation takes a second; with `--preparation 90` no job goes on to its
+training while others are still applied. With `--alone` the operator goes before all else on the
+machine, since in most clusters it shares no node with the API server. Then more jobs, until there
+are 5,000 finished ones: what they cost in memory, when nothing happens, and after a restart.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=numbers, default=[1000], help="for example 100,1000")
     parser.add_argument("--objects", type=int, default=5000, help="0 leaves this part out")
     parser.add_argument("--training", type=float, default=TRAINING_SECONDS, help="seconds")
+    parser.add_argument("--preparation", type=float, default=1, help="seconds")
     parser.add_argument(
         "--every-pod", action="store_true", help="a second floor: as many bare Jobs as we run pods"
     )
@@ -75,7 +77,8 @@ def parts(chosen: argparse.Namespace) -> Iterator[list[Figure]]:
         if chosen.alone:
             operator.go_first()
         mine = namespace(f"bench-{count}")
-        yield compared(floor, run_ours(mine, operator, count, chosen.training))
+        ours = run_ours(mine, operator, count, chosen.training, chosen.preparation)
+        yield compared(floor, ours)
         if count == chosen.jobs[-1] and chosen.objects > count:
             yield finished_objects(mine, operator, count, chosen.objects)
         else:

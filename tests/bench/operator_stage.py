@@ -27,8 +27,9 @@ from tests.bench.results import FOLDER
 from tests.cluster.manifests import claim
 from tests.unit.operator import given
 
-#: On pods of the benchmark: how long a training takes. Everything else takes a second.
+#: On pods of the benchmark: how long training and preparation take. Everything else takes a second.
 TRAINING = "bench.tunesmith.dev/training"
+PREPARATION = "bench.tunesmith.dev/preparation"
 #: A node of KWOK takes 110 pods; a quarter more than what trains at the same time.
 PODS_OF_A_NODE = 110
 SPARE = 1.25
@@ -49,7 +50,8 @@ def devcluster(*arguments: str | Path) -> None:
 
 def _pod_ends() -> Object:
     """KWOK's stage for the pods of the benchmark."""
-    trains = f'.metadata.labels["{STAGE}"] == "{JobStage.TRAIN}"'
+    stage = f'.metadata.labels["{STAGE}"]'
+    trains, prepares = f'{stage} == "{JobStage.TRAIN}"', f'{stage} == "{JobStage.PREPARE}"'
     return {
         "apiVersion": "kwok.x-k8s.io/v1alpha1",
         "kind": "Stage",
@@ -67,7 +69,7 @@ def _pod_ends() -> Object:
                 "durationMilliseconds": 1000,
                 "durationFrom": {
                     "expressionFrom": f'if {trains} then .metadata.annotations["{TRAINING}"] '
-                    'else "1s" end'
+                    f'elif {prepares} then .metadata.annotations["{PREPARATION}"] else "1s" end'
                 },
             },
             "next": {"statusTemplate": _last_words()},
@@ -116,7 +118,7 @@ def _last_words() -> str:
 # --- what is applied -----------------------------------------------------------------------------
 
 
-def finetunejob(name: str, training_seconds: float, **spec: object) -> Object:
+def finetunejob(name: str, training_seconds: float, preparation_seconds: float = 1) -> Object:
     return {
         "apiVersion": "tunesmith.dev/v1alpha1",
         "kind": "FineTuneJob",
@@ -132,11 +134,11 @@ def finetunejob(name: str, training_seconds: float, **spec: object) -> Object:
                 "tolerations": [{"key": "tunesmith.dev/simulated", "operator": "Exists"}],
                 "annotations": {
                     TRAINING: f"{training_seconds:g}s",
+                    PREPARATION: f"{preparation_seconds:g}s",
                     # Not by the stage of the development cluster, but by ours.
                     "simulation.tunesmith.dev/never-ends": "true",
                 },
             },
-            **spec,
         },
     }
 
