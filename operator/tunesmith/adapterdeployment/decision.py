@@ -365,6 +365,7 @@ def _merged_server(observed: Observed, version: Version) -> ServerPlan:
         desired=base_state(deployment, candidate.model, [version]),
         replicas=deployment.spec.replicas,
         mounts=[mount(merging.merged_uri(candidate))],
+        merged=candidate.model,
     )
     return keeping_claims(server, observed.child("Deployment", Role.ADAPTERS))
 

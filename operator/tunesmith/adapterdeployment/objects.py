@@ -57,6 +57,9 @@ class ServerPlan:
     desired: DesiredState
     replicas: int
     mounts: list[Mount]
+    #: The version that is part of its weights, as vLLM knows it; None where adapters are beside
+    #: them.
+    merged: str | None = None
 
     @property
     def options_digest(self) -> str:

@@ -18,7 +18,6 @@ from tunesmith.api.serving_status import (
     ServedAdapter,
     ServerStatus,
     ServingState,
-    Strategy,
 )
 from tunesmith.kube import pods
 from tunesmith.kube.advance import Advance, kstatus
@@ -102,12 +101,9 @@ def _served(
     version: Version, observed: Observed, decision: Decision, current: list[Replica]
 ) -> ServedAdapter:
     """Counted from what each replica was seen to answer with."""
-    candidate = version.candidate
-    merged = decision.choice.strategy is Strategy.MERGED
-    if merged:
-        server = decision.main
-        mine = server is not None and server.desired.base.name == candidate.model
-        ready = len(current) if mine else 0
+    candidate, server = version.candidate, decision.main
+    if server and server.merged:
+        ready = len(current) if server.merged == candidate.model else 0
     else:
         able = [each for each in observed.of_role(Role.ADAPTERS) if pods.is_ready(each.pod)]
         ready = len([each for each in able if each.holds(candidate)])
@@ -203,7 +199,7 @@ def _lacks_base(observed: Observed, decision: Decision) -> str:
 def _serving(decision: Decision, served: list[ServedAdapter]) -> str:
     main = decision.main
     assert main is not None
-    own = [] if decision.choice.strategy is Strategy.MERGED else [main.desired.base.name]
+    own = [] if main.merged else [main.desired.base.name]
     return f"{main.replicas} of {main.replicas} replicas serve {_listed([*own, *_unique(served)])}."
 
 

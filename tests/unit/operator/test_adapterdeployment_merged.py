@@ -327,6 +327,8 @@ def test_while_the_one_that_stays_is_merged_the_other_is_served_no_more() -> Non
     assert job_names(world) == [f"serving-merge-{version(2)}-1"]
     assert [each.digest for each in world.desired().adapters] == [digest(2)]
     assert status.state is not ServingState.READY
+    world.answer()
+    assert served(world.step(), "triage").replicas_ready == 1, "beside the base, until it is merged"
 
 
 def test_merged_weights_of_an_adapter_that_was_withdrawn_go_before_the_next_are_made() -> None:
