@@ -2,12 +2,17 @@
 
 kopf would keep what it last handled in annotations, and compares each event with it: three copies
 of the whole object, more than half of what an event costs. Nothing here asks for that.
+
+A watch begins with a list, of which it needs the version alone. kopf would hold all that is in it
+until each object was handled, more than the memory that the operator may have with some thousands
+of jobs. What there is the operator compares page by page, so kopf is given a list of nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -18,9 +23,8 @@ from tunesmith.kube.measuring import measured_requests
 
 Object = dict[str, Any]
 
-#: Objects that kopf asks for at once when a watch begins: without it thousands of Jobs and pods are
-#: one answer, which took more memory than all that is kept of them.
-CHUNK_SIZE = 500
+#: Chooses no object, as none can be called so.
+NOTHING = "metadata.name=-"
 #: So long kopf is given to end.
 ENDS_SECONDS = 10.0
 
@@ -52,8 +56,8 @@ async def watch(
 ) -> None:
     """Until cancelled, or until a watch fails; in these namespaces, or in all if there are none.
 
-    ``listed`` is called for what a watch found when it began, or began again: what had gone by then
-    nobody tells of. ``began`` is called when kopf has made itself the handler of the process's
+    ``listed`` is called when a watch begins, or begins again: of what happened before nobody tells.
+    ``began`` is called when kopf has made itself the handler of the process's
     signals: whoever wants them takes them back then.
     """
     stop = asyncio.Event()
@@ -79,7 +83,7 @@ async def watch(
 
 
 def _registry(
-    resources: Iterable[Watched], told: Told, listed: Callable[[], None]
+    resources: Sequence[Watched], told: Told, listed: Callable[[], None]
 ) -> kopf.OperatorRegistry:
     handlers = kopf.OperatorRegistry()
 
@@ -88,7 +92,7 @@ def _registry(
         found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(
             **arguments
         )
-        return _measured(found) if found else None
+        return _session(found, resources, listed) if found else None
 
     for each in resources:
 
@@ -102,24 +106,45 @@ def _registry(
         )
         async def changed(event: kopf.RawEvent, **_: Any) -> None:
             told(cast(Object, event["object"]), event["type"] == "DELETED")
-            if event["type"] is None:
-                listed()
 
     return handlers
 
 
-def _measured(found: kopf.ConnectionInfo) -> kopf.AiohttpSession:
-    """A session as kopf would make it, whose requests are counted with ours."""
+def _session(
+    found: kopf.ConnectionInfo, resources: Iterable[Watched], listed: Callable[[], None]
+) -> kopf.AiohttpSession:
+    """A session as kopf would make it, whose requests are counted with ours, and whose lists are
+    empty."""
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=found.as_ssl_context()),
         headers=found.as_http_headers(),
         proxy=found.proxy_url,
         trust_env=found.trust_env,
         trace_configs=[measured_requests()],
+        middlewares=[_without_objects({each.plural for each in resources}, listed)],
     )
     return kopf.AiohttpSession(
         server=found.server, default_namespace=found.default_namespace, aiohttp_session=session
     )
+
+
+def _without_objects(
+    plurals: AbstractSet[str], listed: Callable[[], None]
+) -> aiohttp.ClientMiddlewareType:
+    """Has lists of these kinds choose nothing, and calls ``listed`` after each."""
+
+    async def send(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        is_list = request.method == "GET" and request.url.name in plurals
+        if not is_list or "watch" in request.url.query:
+            return await handler(request)
+        request.url = request.url.update_query(fieldSelector=NOTHING)
+        response = await handler(request)
+        listed()
+        return response
+
+    return send
 
 
 def _settings(resources: Iterable[Watched]) -> kopf.OperatorSettings:
@@ -130,7 +155,6 @@ def _settings(resources: Iterable[Watched]) -> kopf.OperatorSettings:
             selector = ",".join(f"{key}={value}" for key, value in each.labels.items())
             chosen = (each.group, each.version, each.plural)
             settings.watching.label_selectors[chosen] = selector
-    settings.watching.chunk_size = CHUNK_SIZE
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = _NothingHandled()

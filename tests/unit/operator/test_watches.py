@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from tunesmith.kube import watches
-from tunesmith.kube.watches import Watched, watch
+from tunesmith.kube.watches import NOTHING, Watched, watch
 
 #: kopf itself waits five seconds for requests that do not end.
 ENDS_SECONDS = 20.0
@@ -83,13 +83,14 @@ async def test_when_one_watch_is_refused_all_of_them_end(
 
     monkeypatch.setattr(watches, "_settings", impatient)
     began: list[bool] = []
+    listed: list[bool] = []
     async with api_server() as address:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, address)))
         watching = watch(
             [Watched("", "v1", "pods", {"app": "ours"}), Watched("batch", "v1", "jobs")],
             ["team"],
             lambda _, __: None,
-            lambda: None,
+            lambda: listed.append(True),
             lambda: began.append(True),
         )
         await asyncio.wait_for(watching, ENDS_SECONDS)
@@ -98,4 +99,5 @@ async def test_when_one_watch_is_refused_all_of_them_end(
     chosen = {plural: how.get("labelSelector", "") for plural, how in asked}
     assert chosen == {"pods": "app=ours", "jobs": ""}, "every pod of the cluster would be sent"
     lists = [how for _, how in asked if "watch" not in how]
-    assert all(int(each["limit"]) <= 500 for each in lists), "thousands would come as one answer"
+    assert {each["fieldSelector"] for each in lists} == {NOTHING}, "thousands would be one answer"
+    assert len(lists) == len(listed), "what happened before nobody tells of"
