@@ -17,6 +17,8 @@ from tunesmith.kube.cluster import ApiError, Cluster, Object
 
 log = logging.getLogger(__name__)
 
+MOST_RELEASES = 3
+
 
 @dataclass(frozen=True)
 class LeaseSettings:
@@ -78,10 +80,18 @@ class Lease:
         if not self.held:
             return
         self.held = False
-        current = await self._get()
-        if current and current["spec"].get("holderIdentity") == self._settings.identity:
+        for _ in range(MOST_RELEASES):
+            current = await self._get()
+            if not current or current["spec"].get("holderIdentity") != self._settings.identity:
+                return
             current["spec"]["holderIdentity"] = ""
-            await self._cluster.replace(current)
+            try:
+                await self._cluster.replace(current)
+                return
+            except ApiError as error:
+                # A renewal that was under way, and that nobody waits for any more, came first.
+                if not error.conflict:
+                    raise
 
     async def _get(self) -> Object | None:
         return await self._cluster.get("Lease", self._settings.namespace, self._settings.name)
