@@ -23,7 +23,8 @@ from examples.demo.kubectl import Kubectl, Object, conditions
 from tests.cluster.manifests import claim
 
 REVISION = "0" * 40
-MISSING_IMAGE = "tunesmith.dev/not-there-yet:dev"
+#: Another one each time: the cluster of an earlier run may still be there, and have it.
+MISSING_IMAGE = f"tunesmith.dev/not-there-yet:{uuid.uuid4().hex[:8]}"
 TRAIN_SECONDS = 240
 
 
