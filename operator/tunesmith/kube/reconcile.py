@@ -127,11 +127,21 @@ async def _observed(
 ) -> tuple[Source, Seen] | None:
     """What a plan is made from; None when nothing is to be done about the object."""
     if room.doubts is None:
-        return await _read(room, around.cluster, around, key)
+        seen = await _read(room, around.cluster, around, key)
+        return seen if seen and await _is_still_there(around.cluster, seen[0].raw) else None
     seen = await _read(room, WatchedReader(around.store, around.cluster), around, key)
     if seen and room.doubts(seen[1]):
         return await _read(room, around.cluster, around, key)
     return seen
+
+
+async def _is_still_there(cluster: Cluster, raw: Object) -> bool:
+    """Deleted while its children were read, it would seem to lack those that went with it."""
+    metadata = raw["metadata"]
+    found = await cluster.get(raw["kind"], metadata["namespace"], metadata["name"])
+    if found is None or "deletionTimestamp" in found["metadata"]:
+        return False
+    return bool(found["metadata"]["uid"] == metadata["uid"])
 
 
 async def _read(

@@ -181,6 +181,31 @@ async def test_an_object_whose_time_was_just_prolonged_is_not_deleted() -> None:
     assert outcome.requeue_after is not None
 
 
+class Leaving(Cluster):
+    """An object that goes while its children are read. A fake, for the same reason."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    async def get(self, *_: Any) -> dict[str, Any] | None:
+        self.reads += 1
+        return named("AdapterDeployment", "serving") if self.reads == 1 else None
+
+
+async def test_nothing_is_made_for_an_object_that_went_while_its_children_were_read() -> None:
+    async def observe(*_: Any) -> FineTuneJob:
+        return given.finetunejob()
+
+    def plan(*_: Any) -> Plan:
+        raise AssertionError("it is gone")
+
+    pods = PodHttp()
+    around = Surroundings(Leaving(), Store(), pods, given.SETTINGS, unheard)
+    room = Room(lambda _: given.finetunejob(), observe, plan)
+    await one_pass(room, around, Key("AdapterDeployment", "team", "serving"))
+    await pods.close()
+
+
 async def test_what_cannot_be_planned_keeps_what_its_status_tells() -> None:
     """Whatever an adapter's state was is known from there alone."""
     cluster, pods, store = Agreeing(), PodHttp(), Store()
