@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
-from pydantic import ValidationError
-
 from tunesmith.adapterdeployment import errands, merging, retirement, rollout
-from tunesmith.adapterdeployment.autoscaling import scaled_objects
 from tunesmith.adapterdeployment.configuration import (
     base_state,
     desired_state,
@@ -22,13 +19,11 @@ from tunesmith.adapterdeployment.configuration import (
 )
 from tunesmith.adapterdeployment.limits import Limits, limits, running_limits
 from tunesmith.adapterdeployment.objects import (
-    CALLED_FOR,
     OPTIONS_DIGEST,
     SERVES,
     Role,
     ServerPlan,
     child_name,
-    children,
     config_map_of,
     keeping_claims,
 )
@@ -45,22 +40,17 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import NotServedReason
 from tunesmith.api.serving_contract import (
-    DESIRED_FILE,
     SERVER_FILE,
     AdapterReport,
     AdapterState,
-    DesiredState,
     ReplicaReport,
     Traffic,
-    state_digest,
 )
 from tunesmith.api.serving_status import MOST_VERSIONS, Strategy, VersionState
 from tunesmith.kube import pods
-from tunesmith.kube.comparison import contains, marked
 from tunesmith.kube.plan import Object
 from tunesmith.kube.policies import NO_DEFAULTS, Defaults
 from tunesmith.kube.volumes import Mount, claim, mount
-from tunesmith.settings import Settings
 
 #: Served names: there is room for a version that answers, and for one that takes over.
 MOST_NAMES = MOST_VERSIONS // 2
@@ -74,8 +64,6 @@ ONE_ONLY = (
     "Merged weights hold one adapter, and {} is served: use strategy Adapters, or give this one an "
     "AdapterDeployment of its own.",
 )
-#: A pod that did not take up the desired state is called again after this many seconds.
-CALL_AGAIN_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -323,14 +311,14 @@ def _merged(
         for each in versions
         if each.state is VersionState.PROMOTED and merges[each.candidate.version].done
     ]
-    if waiting and not servers and _runs_beside_the_base(observed):
+    if waiting and not servers and runs_beside_the_base(observed):
         # Until the merge is done the server goes on as it is, with what may be served by now.
         return replace(_beside_the_base(observed, selection, choice, now), merges=waiting)
     servers += _base_server(observed)
     return Decision(selection, choice, versions, servers, merges=waiting)
 
 
-def _runs_beside_the_base(observed: Observed) -> bool:
+def runs_beside_the_base(observed: Observed) -> bool:
     """Whether the running server holds adapters: merged weights have a ConfigMap by version."""
     running = observed.child("Deployment", Role.ADAPTERS)
     return config_map_of(running) == child_name(observed.deployment)
@@ -338,9 +326,7 @@ def _runs_beside_the_base(observed: Observed) -> bool:
 
 def _is_merged(observed: Observed, candidate: Candidate) -> bool:
     """Whether replicas serve the version already: its merge is done, whatever became of the Job."""
-    in_use = observed.children.get(
-        ("ConfigMap", _merged_config_map(observed.deployment, candidate))
-    )
+    in_use = observed.children.get(("ConfigMap", merged_config_map(observed.deployment, candidate)))
     options = (in_use or {}).get("data", {}).get(SERVER_FILE)
     return options_model(options) == merging.merged_path(candidate) and any(
         pods.is_ready(each.pod) and each.serves_as_base(candidate.model)
@@ -348,7 +334,7 @@ def _is_merged(observed: Observed, candidate: Candidate) -> bool:
     )
 
 
-def _merged_config_map(deployment: AdapterDeployment, candidate: Candidate) -> str:
+def merged_config_map(deployment: AdapterDeployment, candidate: Candidate) -> str:
     """Pods of the version before keep their own files until they are replaced."""
     return f"{child_name(deployment)}-{candidate.version}"
 
@@ -360,7 +346,7 @@ def _merged_server(observed: Observed, version: Version) -> ServerPlan:
     )
     server = ServerPlan(
         role=Role.ADAPTERS,
-        config_map=_merged_config_map(deployment, candidate),
+        config_map=merged_config_map(deployment, candidate),
         options=options_text(options),
         desired=base_state(deployment, candidate.model, [version]),
         replicas=deployment.spec.replicas,
@@ -368,104 +354,6 @@ def _merged_server(observed: Observed, version: Version) -> ServerPlan:
         merged=candidate.model,
     )
     return keeping_claims(server, observed.child("Deployment", Role.ADAPTERS))
-
-
-# --- what is done about it -----------------------------------------------------------------------
-
-
-def apply_list(observed: Observed, decision: Decision, settings: Settings) -> list[Object]:
-    """Children that are not as wanted: a pass with nothing to do writes nothing."""
-    if observed.foreign:
-        return []
-    wanted = [
-        each
-        for server in decision.servers
-        for each in _children(observed, decision, server, settings)
-    ]
-    wanted += scaled_objects(observed.deployment, settings, keda=observed.keda)
-    return [each for each in map(marked, wanted) if not _is_as_wanted(observed, each)]
-
-
-def _children(
-    observed: Observed, decision: Decision, server: ServerPlan, settings: Settings
-) -> Iterator[Object]:
-    """Of a server that is only scaled down its Deployment; of one that is to go first all else."""
-    running = observed.child("Deployment", server.role)
-    only_scaled = server.role is Role.BASE and not server.replicas
-    goes = server.role is Role.ADAPTERS and _serves_what_was_withdrawn(observed, decision)
-    for each in children(observed.deployment, server, running, observed.given.server, settings):
-        is_deployment = each["kind"] == "Deployment"
-        if not (goes if is_deployment else only_scaled):
-            yield each
-
-
-def delete_list(
-    observed: Observed, decision: Decision, *, autoscaled: bool
-) -> list[tuple[str, str]]:
-    """KEDA must not go on scaling what is to stay, nor pods serve an adapter that was withdrawn."""
-    name = child_name(observed.deployment)
-    found = []
-    if ("ScaledObject", name) in observed.children and not autoscaled:
-        found.append(("ScaledObject", name))
-    if _serves_what_was_withdrawn(observed, decision):
-        found.append(("Deployment", name))
-    return found
-
-
-def _serves_what_was_withdrawn(observed: Observed, decision: Decision) -> bool:
-    """Whether running pods have weights with an adapter that may not be served any more.
-
-    Such pods go at once: others that take their place may not find one, or not start. The version
-    of a name in adapters.named is replaced by writing another digest there: its pods stay until
-    then.
-    """
-    running = observed.child("Deployment", Role.ADAPTERS)
-    may_stay = {
-        _merged_config_map(observed.deployment, each) for each in decision.selection.candidates()
-    }
-    if running is None or config_map_of(running) in may_stay:
-        return False
-    if _runs_beside_the_base(observed):
-        return decision.main is None
-    name = _merged_name(observed, running)
-    named = {each.name for each in observed.deployment.spec.adapters.named}
-    return name not in named & decision.selection.served.keys()
-
-
-def _merged_name(observed: Observed, running: Object) -> str:
-    """The served name whose version is part of the running pods' weights."""
-    files = observed.children.get(("ConfigMap", config_map_of(running) or ""), {})
-    desired = files.get("data", {}).get(DESIRED_FILE)
-    try:
-        return DesiredState.model_validate_json(desired or "").base.name.partition("@")[0]
-    except ValidationError:
-        return ""
-
-
-def _is_as_wanted(observed: Observed, wanted: Object) -> bool:
-    existing = observed.children.get((wanted["kind"], wanted["metadata"]["name"]))
-    return existing is not None and contains(existing, wanted)
-
-
-def calls(
-    observed: Observed, decision: Decision, now: datetime
-) -> list[tuple[str, dict[str, str]]]:
-    """Pods whose kubelet is to bring them the new files now, and not within a minute.
-
-    An annotation that changes makes the kubelet look at a pod, and at the volumes it has.
-    """
-    found = []
-    for server in decision.servers:
-        digest = state_digest(server.desired_text)
-        value = f"{digest}.{int(now.timestamp()) // CALL_AGAIN_SECONDS}"
-        for replica in observed.of_role(server.role):
-            behind = replica.report is not None and replica.report.desired != digest
-            annotations = replica.pod["metadata"].get("annotations", {})
-            if not replica.reads(server.config_map) or pods.is_leaving(replica.pod):
-                continue
-            if behind and annotations.get(CALLED_FOR) != value:
-                found.append((str(replica.pod["metadata"]["name"]), {CALLED_FOR: value}))
-    return found
 
 
 def traffic(replicas: list[Replica]) -> dict[str, Traffic]:

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from tunesmith.adapterdeployment.decision import (
-    Decision,
-    Observed,
-    apply_list,
-    calls,
-    decide,
-    delete_list,
-)
+from tunesmith.adapterdeployment.changes import apply_list, calls, delete_list
+from tunesmith.adapterdeployment.decision import Decision, Observed, decide
 from tunesmith.adapterdeployment.errands import advances, errand_template
 from tunesmith.adapterdeployment.merging import merge_job
 from tunesmith.adapterdeployment.retirement import removal_job

@@ -109,6 +109,9 @@ async def one_pass(room: Room[Thing, Seen], around: Surroundings, key: Key) -> P
             message = _unreadable(source.raw, first_complaint(error))
             await _say_stalled(around.cluster, source, ConditionReason.UNREADABLE, message, now)
             return Pass()
+        makes = plan.create or plan.apply
+        if room.doubts is None and makes and not await _is_still_there(around.cluster, source.raw):
+            return Pass()
         return await carry_out(around, source, plan, now)
     except ApiError as error:
         reason = f"Http{error.status}" if error.status else "NoAnswer"
@@ -127,8 +130,7 @@ async def _observed(
 ) -> tuple[Source, Seen] | None:
     """What a plan is made from; None when nothing is to be done about the object."""
     if room.doubts is None:
-        seen = await _read(room, around.cluster, around, key)
-        return seen if seen and await _is_still_there(around.cluster, seen[0].raw) else None
+        return await _read(room, around.cluster, around, key)
     seen = await _read(room, WatchedReader(around.store, around.cluster), around, key)
     if seen and room.doubts(seen[1]):
         return await _read(room, around.cluster, around, key)

@@ -269,12 +269,18 @@ def named(number: int, uri: str) -> given.Raw:
     return {"name": "triage", "uri": uri, "digest": digest(number), "gate": "None"}
 
 
-def test_a_named_adapter_that_is_replaced_answers_until_the_next_does() -> None:
+def merged_by_name() -> World:
+    """The first version is served, and named."""
     adapters = {"named": [named(1, "pvc://models/one")]}
     world = World(given.adapterdeployment(strategy="Merged", adapters=adapters))
     world.step()
     world.merge(1)
     assert is_ready(world.settle())
+    return world
+
+
+def test_a_named_adapter_that_is_replaced_answers_until_the_next_does() -> None:
+    world = merged_by_name()
     world.change(strategy="Merged", adapters={"named": [named(2, "pvc://models/two")]})
     assert ("Deployment", "serving-vllm") not in world.plan().delete, "the merge takes a while"
     world.step()
@@ -285,11 +291,7 @@ def test_a_named_adapter_that_is_replaced_answers_until_the_next_does() -> None:
 
 
 def test_an_adapter_that_moved_is_merged_there_before_it_is_served_from_there() -> None:
-    before = {"named": [named(1, "pvc://models/one")]}
-    world = World(given.adapterdeployment(strategy="Merged", adapters=before))
-    world.step()
-    world.merge(1)
-    assert is_ready(world.settle())
+    world = merged_by_name()
     world.change(strategy="Merged", adapters={"named": [named(1, "pvc://faster/one")]})
     world.step()
     assert job_names(world) == [f"serving-merge-{OLD}-1", f"serving-merge-{OLD}-2"]

@@ -186,6 +186,11 @@ class Leaving(Cluster):
 
     def __init__(self) -> None:
         self.reads = 0
+        self.made: list[str] = []
+
+    async def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        self.made.append(manifest["kind"])
+        return manifest
 
     async def get(self, *_: Any) -> dict[str, Any] | None:
         self.reads += 1
@@ -197,13 +202,14 @@ async def test_nothing_is_made_for_an_object_that_went_while_its_children_were_r
         return given.finetunejob()
 
     def plan(*_: Any) -> Plan:
-        raise AssertionError("it is gone")
+        return plans.planned(plans.seen(given.finetunejob()))
 
-    pods = PodHttp()
-    around = Surroundings(Leaving(), Store(), pods, given.SETTINGS, unheard)
+    pods, cluster = PodHttp(), Leaving()
+    around = Surroundings(cluster, Store(), pods, given.SETTINGS, unheard)
     room = Room(lambda _: given.finetunejob(), observe, plan)
     await one_pass(room, around, Key("AdapterDeployment", "team", "serving"))
     await pods.close()
+    assert (cluster.reads, cluster.made) == (2, [])
 
 
 async def test_what_cannot_be_planned_keeps_what_its_status_tells() -> None:
